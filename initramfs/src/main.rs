@@ -1,0 +1,2 @@
+//! Builds the initramfs.
+fn main() {}

@@ -1,0 +1,112 @@
+//! Jobs: what the screens, the command line, a job file or the kernel command line ask for, as plan and run.
+//!
+//! A [`Job`] is data. [`plan`] decides everything a job will read and write, and makes every refusal; only
+//! [`Plan::run`] writes. Runs report to a [`Monitor`] and look at a [`Cancel`] once a chunk, and end as exactly one
+//! [`Outcome`].
+
+pub mod cancel;
+pub mod monitor;
+pub mod plan;
+pub mod report;
+pub mod survey;
+pub mod view;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    cancel::Cancel,
+    monitor::{Event, Monitor, Phase, Progress},
+    plan::Plan,
+    report::{Outcome, Report},
+};
+use crate::block::DiskRef;
+
+/// What to do, to which disk, with which store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "job")]
+pub enum Job {
+    /// Images a disk into a store.
+    Capture(CaptureJob),
+    /// Writes an image back onto a disk.
+    Restore(RestoreJob),
+    /// Reads back and checks what a store holds.
+    Verify(VerifyJob),
+}
+
+/// Images `disk` into `store`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaptureJob {
+    /// The disk to read.
+    pub disk: DiskRef,
+    /// The store's folder; made when there is none.
+    pub store: PathBuf,
+    /// zstd level, 1 to 19.
+    #[serde(default = "default_level")]
+    pub level: i32,
+    /// A person's note, kept with the image.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// Bytes in a sector, where the disk is a file.
+    #[serde(default)]
+    pub sector_size: Option<crate::units::SectorSize>,
+}
+
+/// The zstd level a capture uses where none is asked for.
+#[must_use]
+pub const fn default_level() -> i32 {
+    3
+}
+
+/// Writes `image` of `store` onto `disk`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RestoreJob {
+    /// The store's folder.
+    pub store: PathBuf,
+    /// Which image.
+    pub image: ImageRef,
+    /// The disk to overwrite.
+    pub disk: DiskRef,
+    /// Bytes in a sector, where the disk is a file.
+    #[serde(default)]
+    pub sector_size: Option<crate::units::SectorSize>,
+    /// Restore an image although sectors of its source were unreadable.
+    #[serde(default)]
+    pub accept_partial: bool,
+}
+
+/// Checks `store`, or one image of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifyJob {
+    /// The store's folder.
+    pub store: PathBuf,
+    /// One image, or everything.
+    #[serde(default)]
+    pub image: Option<ImageRef>,
+}
+
+/// Names an image of a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum ImageRef {
+    /// The newest one.
+    Latest,
+    /// By id, or the first digits of it.
+    Id(String),
+}
+
+impl From<String> for ImageRef {
+    fn from(text: String) -> Self {
+        if text == "latest" { Self::Latest } else { Self::Id(text) }
+    }
+}
+
+impl From<ImageRef> for String {
+    fn from(image: ImageRef) -> Self {
+        match image {
+            ImageRef::Latest => "latest".to_owned(),
+            ImageRef::Id(id) => id,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What screens and the command line show of disks, images and plans: plain data, ready to draw or to print as JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    block::{Identity, discovery::Use},
+    extent::Extent,
+    fs::Detected,
+    store::manifest::ImageState,
+    table::{Partition, Problem, RegionKind, TableKind},
+};
+
+/// A disk with its table and what its regions hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// What tells it from others.
+    pub identity: Identity,
+    /// Whether it has moving parts.
+    pub rotational: bool,
+    /// Whether its medium can be taken out.
+    pub removable: bool,
+    /// Whether it cannot be written.
+    pub read_only: bool,
+    /// What it is in use by.
+    pub in_use: Vec<Use>,
+    /// What kind of table it has; `None` where the disk or its table could not be read.
+    pub table: Option<TableKind>,
+    /// Disk GUID or MBR signature.
+    pub disk_id: Option<String>,
+    /// Regions, tiling the disk, in order.
+    pub regions: Vec<RegionView>,
+    /// What is wrong with the table.
+    pub problems: Vec<Problem>,
+    /// Why the disk or its table could not be read.
+    pub error: Option<String>,
+}
+
+/// One region of a disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegionView {
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: RegionKind,
+    /// Its bytes.
+    pub range: Extent,
+    /// Its entry in the table.
+    pub partition: Option<Partition>,
+    /// What it holds.
+    pub detected: Option<Detected>,
+    /// Bytes an image keeps of it; `None` where that was not asked for.
+    pub used: Option<u64>,
+    /// Why more is kept than the file system's own books say.
+    pub widened: Vec<String>,
+    /// What a person should know of it.
+    pub notes: Vec<String>,
+}
+
+/// One image of a store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Image id.
+    pub id: String,
+    /// When the capture began, RFC 3339 in UTC.
+    pub created: String,
+    /// Whether all of the source could be read.
+    pub state: ImageState,
+    /// The machine's name.
+    pub machine: Option<String>,
+    /// The disk: model, serial, path.
+    pub disk: Identity,
+    /// A person's note, or the labels of its file systems.
+    pub label: String,
+    /// Bytes of the disk.
+    pub bytes: u64,
+    /// Bytes kept.
+    pub allocated: u64,
+    /// Bytes that were new in the store with it.
+    pub stored: u64,
+    /// Smallest disk it can be restored to now, in bytes.
+    pub needs: u64,
+}
+
+/// A plan, as the confirm screen and `--dry-run` show it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// `capture`, `restore` or `verify`.
+    pub job: String,
+    /// What will happen, in one sentence.
+    pub title: String,
+    /// The disk that is read or overwritten; `None` for a verify.
+    pub disk: Option<Identity>,
+    /// What happens, step by step.
+    pub steps: Vec<Step>,
+    /// Bytes that will be read from or written to the disk.
+    pub bytes: u64,
+    /// What a person should know before saying yes.
+    pub warnings: Vec<String>,
+    /// What has to be typed before the job may run; `None` for jobs that overwrite nothing.
+    pub confirm: Option<Confirm>,
+}
+
+/// One line of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The region it is about, as a person calls it.
+    pub region: String,
+    /// Its bytes on the disk.
+    pub range: Extent,
+    /// What happens to it, as a clause.
+    pub what: String,
+    /// Bytes read or written for it.
+    pub bytes: u64,
+}
+
+/// What a person types to allow a write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirm {
+    /// What to type, in words: `the last 4 characters of the serial number`.
+    pub prompt: String,
+    /// The answer.
+    pub answer: String,
+}

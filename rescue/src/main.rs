@@ -1,0 +1,2 @@
+//! rescue.
+fn main() {}
