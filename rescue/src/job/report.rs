@@ -74,6 +74,16 @@ pub struct Report {
     pub stages: Vec<Stage>,
     /// What went wrong, one sentence each.
     pub problems: Vec<String>,
-    /// Why the job failed, the outermost reason first.
-    pub error: Vec<String>,
+    /// Why the job failed, with every reason below it.
+    pub error: Option<String>,
+    /// Whether it was refused before anything was written.
+    pub refused: bool,
+}
+
+impl Report {
+    /// Returns the exit code of a process that ran the job: 0 COMPLETE, 1 FAILED, 3 refused, 4 PARTIAL.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        if self.refused { 3 } else { self.outcome.exit_code() }
+    }
 }

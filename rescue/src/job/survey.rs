@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     plan,
-    view::{DiskView, ImageView},
+    view::{DiskView, StoreView},
 };
 use crate::{block::DiskRef, units::SectorSize};
 
@@ -28,6 +28,6 @@ pub fn disk(_disk: &DiskRef, _sector_size: Option<SectorSize>) -> Result<DiskVie
 ///
 /// # Errors
 /// [`plan::Error`] when there is no store, or it is of a kind this program cannot read.
-pub fn images(_store: &Path) -> Result<Vec<ImageView>, plan::Error> {
-    Ok(Vec::new())
+pub fn images(_store: &Path) -> Result<StoreView, plan::Error> {
+    Ok(StoreView { images: Vec::new(), problems: Vec::new() })
 }

@@ -80,6 +80,15 @@ pub struct ImageView {
     pub needs: u64,
 }
 
+/// What a store holds, newest image first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoreView {
+    /// Images that can be read.
+    pub images: Vec<ImageView>,
+    /// Files that should be images and cannot be read, and other damage seen in passing, one sentence each.
+    pub problems: Vec<String>,
+}
+
 /// A plan, as the confirm screen and `--dry-run` show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
