@@ -10,6 +10,7 @@ pub mod extent;
 pub mod fs;
 pub mod job;
 pub mod store;
+pub mod sys;
 pub mod table;
 
 pub mod units;

@@ -1,7 +1,23 @@
 //! Finding disks through sysfs, and what they are in use by.
+//!
+//! Nothing here opens a device: sysfs and procfs say all there is to know without touching a medium. Everything takes
+//! the two roots as [`Roots`], so that tests run on trees of their own.
+//!
+//! Source: Linux kernel, `Documentation/ABI/stable/sysfs-block`, `Documentation/ABI/testing/sysfs-class-bdi` and
+//! proc(5) on `mountinfo` and `swaps`.
+
+mod identity;
+mod uses;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::uses::backing_disks;
+pub(crate) use self::uses::loops_over;
 use super::{Error, Identity};
 
 /// What kind of block device it is. Only [`DiskClass::Disk`] is offered for imaging unasked.
@@ -54,10 +70,180 @@ pub struct Use {
     pub writes: bool,
 }
 
-/// Lists every block device that is not a partition, in the kernel's order of names.
+/// Where sysfs and procfs are mounted.
+#[derive(Clone, Debug)]
+pub(crate) struct Roots {
+    /// `/sys`.
+    pub(crate) sys: PathBuf,
+    /// `/proc`.
+    pub(crate) proc: PathBuf,
+}
+
+impl Roots {
+    /// The running system's.
+    pub(crate) fn system() -> Self {
+        Self { sys: "/sys".into(), proc: "/proc".into() }
+    }
+
+    fn block(&self) -> PathBuf {
+        self.sys.join("block")
+    }
+}
+
+/// A device number, major and minor.
+pub(crate) type DevNo = (u64, u64);
+
+/// One block device as sysfs shows it: a disk or a partition of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// The kernel's name.
+    pub(crate) name: String,
+    /// Its folder in sysfs.
+    pub(crate) dir: PathBuf,
+    /// Its device number.
+    pub(crate) dev: DevNo,
+}
+
+impl Node {
+    fn at(dir: PathBuf) -> Option<Self> {
+        let name = dir.file_name()?.to_str()?.to_owned();
+        let dev = parse_dev(&attribute(&dir.join("dev"))?)?;
+        Some(Self { name, dir, dev })
+    }
+
+    /// Finds the device with this number, wherever sysfs keeps it.
+    pub(crate) fn by_number(roots: &Roots, (major, minor): DevNo) -> Option<Self> {
+        Self::at(fs::canonicalize(roots.sys.join(format!("dev/block/{major}:{minor}"))).ok()?)
+    }
+
+    /// Tells whether it is a partition of another device.
+    pub(crate) fn is_partition(&self) -> bool {
+        self.dir.join("partition").exists()
+    }
+
+    /// Returns the disk it is a partition of; itself for a disk.
+    pub(crate) fn whole_disk(&self) -> Option<Self> {
+        if self.is_partition() { Self::at(self.dir.parent()?.to_owned()) } else { Some(self.clone()) }
+    }
+
+    /// Lists its partitions by name.
+    pub(crate) fn partitions(&self) -> Vec<Self> {
+        entries(&self.dir).into_iter().filter_map(Self::at).filter(Self::is_partition).collect()
+    }
+
+    /// Returns its device node, as devtmpfs names it: sysfs writes `!` where the name has a `/`.
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new("/dev").join(self.name.replace('!', "/"))
+    }
+
+    /// Returns an attribute, trimmed; `None` where it is missing, empty or unreadable.
+    pub(crate) fn attribute(&self, name: &str) -> Option<String> {
+        attribute(&self.dir.join(name))
+    }
+
+    /// Returns the number that tells this disk from whatever had its name before; kernels before 5.15 have none.
+    pub(crate) fn sequence(&self) -> Option<u64> {
+        self.attribute("diskseq")?.parse().ok()
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.attribute(name).is_some_and(|value| value != "0")
+    }
+}
+
+/// Longest sysfs attribute that is read; the kernel's own limit is a page.
+const ATTRIBUTE_LIMIT: u64 = 64 * 1024;
+
+fn raw_attribute(path: &Path) -> Option<Vec<u8>> {
+    use io::Read as _;
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(ATTRIBUTE_LIMIT).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn attribute(path: &Path) -> Option<String> {
+    let bytes = raw_attribute(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn parse_dev(text: &str) -> Option<DevNo> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Lists a folder's entries by name; a folder that is missing has none.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    all.sort();
+    all
+}
+
+/// Lists every block device that is not a partition, in the order of their names. Loop devices without a file, drives
+/// without a medium and the hidden paths of a multipath disk are left out.
 ///
 /// # Errors
 /// [`Error::Open`] when sysfs cannot be read.
 pub fn disks() -> Result<Vec<DiskInfo>, Error> {
-    Ok(Vec::new())
+    disks_in(&Roots::system())
+}
+
+pub(crate) fn disks_in(roots: &Roots) -> Result<Vec<DiskInfo>, Error> {
+    let dir = roots.block();
+    fs::read_dir(&dir).map_err(|source| Error::Open { action: "listing", disk: dir.display().to_string(), source })?;
+    let uses = uses::Table::read(roots);
+    let mut all: Vec<DiskInfo> = entries(&dir)
+        .into_iter()
+        .filter_map(|link| Node::at(fs::canonicalize(link).ok()?))
+        .filter_map(|node| describe(&node, &uses))
+        .collect();
+    all.sort_by_cached_key(|disk| natural_key(&disk.name));
+    Ok(all)
+}
+
+/// Describes one disk, by its device number.
+pub(crate) fn disk_in(roots: &Roots, node: &Node) -> Option<DiskInfo> {
+    describe(node, &uses::Table::read(roots))
+}
+
+fn describe(node: &Node, uses: &uses::Table) -> Option<DiskInfo> {
+    let class = class_of(&node.name);
+    let identity = identity::read(node)?;
+    let empty_loop = class == DiskClass::Loop && node.attribute("loop/backing_file").is_none();
+    if identity.len == 0 || empty_loop || node.flag("hidden") {
+        return None;
+    }
+    Some(DiskInfo {
+        name: node.name.clone(),
+        identity,
+        class,
+        rotational: node.flag("queue/rotational"),
+        removable: node.flag("removable"),
+        read_only: node.flag("ro"),
+        in_use: uses.of(node),
+    })
+}
+
+/// Orders `sda`, `sdb`, …, `sdz`, `sdaa`, and `nvme2n1` before `nvme10n1`.
+fn natural_key(name: &str) -> (String, usize, Vec<u64>, String) {
+    let letters: String = name.chars().take_while(|c| !c.is_ascii_digit()).collect();
+    let numbers = name.split(|c: char| !c.is_ascii_digit()).filter_map(|run| run.parse().ok()).collect();
+    let family: String = letters.chars().take(2).collect();
+    (family, letters.len(), numbers, name.to_owned())
+}
+
+fn class_of(name: &str) -> DiskClass {
+    let numbered =
+        |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let card_part = || name.strip_prefix("mmcblk").is_some_and(|rest| rest.contains("boot") || rest.contains("rpmb"));
+    match name {
+        _ if numbered("ram") || numbered("zram") => DiskClass::Ram,
+        _ if numbered("loop") => DiskClass::Loop,
+        _ if numbered("sr") || numbered("scd") => DiskClass::Optical,
+        _ if card_part() => DiskClass::BootPartition,
+        _ if ["dm-", "md", "bcache", "drbd", "zd", "md_d"].iter().any(|prefix| numbered(prefix)) => DiskClass::Stacked,
+        _ if ["fd", "mtdblock", "ubiblock", "gnbd"].iter().any(|prefix| numbered(prefix)) => DiskClass::Other,
+        _ => DiskClass::Disk,
+    }
 }

@@ -1,1 +1,270 @@
-//! file
+//! A file standing in for a disk.
+//!
+//! A source holds a shared advisory lock (`flock`), a target an exclusive one, for as long as it is open. Holes are
+//! told from data, so that a sparse file of 2 TiB costs what it holds.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, Flock, FlockArg, OFlag, PosixFadviseAdvice, fallocate, posix_fadvise},
+    unistd::{Whence, lseek},
+};
+
+use super::{
+    Disk, Error, Identity, ReadAt, TargetDisk, Transport, check_range,
+    discovery::{self, Roots},
+    transfer::{self, SyncState},
+};
+use crate::{extent::Extent, units::SectorSize};
+
+/// A file, open as a disk.
+#[derive(Debug)]
+pub struct FileDisk {
+    file: Held,
+    path: PathBuf,
+    identity: Identity,
+    /// Device and inode number: what the path must still name at the end.
+    inode: (u64, u64),
+    synced: SyncState,
+}
+
+/// The open file, locked where its file system can lock.
+#[derive(Debug)]
+enum Held {
+    Locked(Flock<File>),
+    Unlocked(File),
+}
+
+impl std::ops::Deref for Held {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        match self {
+            Self::Locked(file) => file,
+            Self::Unlocked(file) => file,
+        }
+    }
+}
+
+impl FileDisk {
+    /// Opens `path` for reading; other sources may read it at the same time.
+    ///
+    /// * `sector_size`: 512 bytes where none is given.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the file is empty, ends within a sector, or is being written as a target or through a
+    /// loop device; [`Error::Open`].
+    pub fn open_source(path: &Path, sector_size: Option<SectorSize>) -> Result<Self, Error> {
+        Self::open(path, sector_size, false)
+    }
+
+    /// Opens `path` for reading and writing, alone. The file keeps its length.
+    ///
+    /// # Errors
+    /// As [`FileDisk::open_source`]; also [`Error::Refused`] where the file cannot be written, is open as a source or
+    /// target, or lies behind a loop device.
+    pub fn open_target(path: &Path, sector_size: Option<SectorSize>) -> Result<Self, Error> {
+        Self::open(path, sector_size, true)
+    }
+
+    fn open(path: &Path, sector_size: Option<SectorSize>, target: bool) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        let sector_size = sector_size.unwrap_or(SectorSize::B512);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(target)
+            // A pipe in the place of the file must not block the open.
+            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())
+            .open(path)
+            .map_err(|source| open_error(&name, target, source))?;
+        let meta =
+            file.metadata().map_err(|source| Error::Open { action: "looking at", disk: name.clone(), source })?;
+        check_shape(&name, &meta, sector_size)?;
+        let file = lock(file, &name, target)?;
+        check_loops(&name, &meta, target)?;
+        let identity = Identity {
+            path: name,
+            model: None,
+            serial: None,
+            wwn: None,
+            transport: Transport::File,
+            len: meta.len(),
+            sector_size,
+            physical_sector_size: sector_size,
+        };
+        let inode = (meta.dev(), meta.ino());
+        Ok(Self { file, path: path.to_owned(), identity, inode, synced: SyncState::default() })
+    }
+
+    fn changed(&self, what: String) -> Error {
+        Error::Changed { disk: self.identity.path.clone(), what }
+    }
+
+    fn io(&self, action: &'static str, range: Extent, errno: Errno) -> Error {
+        let disk = self.identity.path.clone();
+        Error::Io { action, disk, offset: range.start, len: range.len(), source: errno.into() }
+    }
+
+    /// Compares the length now with the one at opening. A file that was cut has no holes behind its end, but a seek
+    /// for data there says the same as in a hole.
+    fn check_len(&self) -> Result<(), Error> {
+        let now = self.file.metadata().map_err(|e| self.changed(format!("it cannot be looked at any more ({e})")))?;
+        if now.len() == self.identity.len {
+            return Ok(());
+        }
+        Err(self.changed(format!("it held {} bytes and now holds {}", self.identity.len, now.len())))
+    }
+
+    /// Seeks for data or a hole; `None` where only a hole follows.
+    fn seek(&self, offset: u64, whence: Whence) -> Result<Option<u64>, Errno> {
+        let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+        match lseek(&*self.file, offset, whence) {
+            Ok(at) => Ok(u64::try_from(at).ok()),
+            Err(Errno::ENXIO) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+fn open_error(name: &str, target: bool, source: io::Error) -> Error {
+    let refused = [Errno::EACCES, Errno::EPERM, Errno::EROFS, Errno::ETXTBSY];
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(errno) if target && refused.contains(&errno) => {
+            Error::Refused { disk: name.to_owned(), reason: format!("it cannot be written: {}", errno.desc()) }
+        }
+        _ => Error::Open { action: "opening", disk: name.to_owned(), source },
+    }
+}
+
+fn check_shape(name: &str, meta: &std::fs::Metadata, sector_size: SectorSize) -> Result<(), Error> {
+    let reason = if !meta.is_file() {
+        "it is not a regular file".to_owned()
+    } else if meta.len() == 0 {
+        "it is empty".to_owned()
+    } else if !sector_size.aligns(meta.len()) {
+        format!("its {} bytes are no whole number of sectors of {sector_size} bytes", meta.len())
+    } else {
+        return Ok(());
+    };
+    Err(Error::Refused { disk: name.to_owned(), reason })
+}
+
+fn lock(file: File, name: &str, target: bool) -> Result<Held, Error> {
+    let how = if target { FlockArg::LockExclusiveNonblock } else { FlockArg::LockSharedNonblock };
+    match Flock::lock(file, how) {
+        Ok(file) => Ok(Held::Locked(file)),
+        Err((_, Errno::EWOULDBLOCK)) => {
+            let reason = if target { "another job has it open" } else { "another job is writing it" };
+            Err(Error::Refused { disk: name.to_owned(), reason: reason.to_owned() })
+        }
+        // Some network file systems cannot lock. The lock is a courtesy between jobs, not what keeps data safe.
+        Err((file, Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EBADF)) => Ok(Held::Unlocked(file)),
+        Err((_, errno)) => Err(Error::Open { action: "locking", disk: name.to_owned(), source: errno.into() }),
+    }
+}
+
+/// Refuses a target that is behind a loop device, and a source that a loop device may write to.
+fn check_loops(name: &str, meta: &std::fs::Metadata, target: bool) -> Result<(), Error> {
+    for looped in discovery::loops_over(&Roots::system(), meta.dev(), meta.ino()) {
+        if target || looped.writes {
+            let reason = format!("it is in use by {}", looped.by);
+            return Err(Error::Refused { disk: name.to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
+impl ReadAt for FileDisk {
+    fn len(&self) -> u64 {
+        self.identity.len
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+        check_range(&self.identity.path, self.identity.len, offset, buf.len() as u64)?;
+        transfer::read_full(&self.identity.path, buf, offset, |buf, at| self.file.read_at(buf, at))
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Extent>, Error> {
+        let rest = Extent::new(offset, self.identity.len);
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let found = (|| {
+            let Some(start) = self.seek(offset, Whence::SeekData)? else { return Ok(None) };
+            let end = self.seek(start, Whence::SeekHole)?.unwrap_or(rest.end);
+            Ok(Some(Extent::new(start, end).intersect(rest)).filter(|data| !data.is_empty()))
+        })();
+        match found {
+            Ok(None) => self.check_len().map(|()| None),
+            Ok(data) => Ok(data),
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::ENOSYS) => Ok(Some(rest)),
+            Err(errno) => Err(self.io("seeking data in", rest, errno)),
+        }
+    }
+}
+
+impl Disk for FileDisk {
+    fn sector_size(&self) -> SectorSize {
+        self.identity.sector_size
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn check_unchanged(&self) -> Result<(), Error> {
+        self.check_len()?;
+        let named = std::fs::metadata(&self.path)
+            .map_err(|e| self.changed(format!("its path does not lead to it any more ({e})")))?;
+        if (named.dev(), named.ino()) != self.inode {
+            return Err(self.changed("its path now names another file".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl TargetDisk for FileDisk {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
+        check_range(&self.identity.path, self.identity.len, offset, buf.len() as u64)?;
+        transfer::write_full(&self.identity.path, buf, offset, |buf, at| self.file.write_at(buf, at))
+    }
+
+    fn write_zeros(&self, range: Extent) -> Result<(), Error> {
+        check_range(&self.identity.path, self.identity.len, range.start, range.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len())) else {
+            return transfer::write_zero_bytes(self, range);
+        };
+        let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        loop {
+            match fallocate(&*self.file, how, start, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return transfer::write_zero_bytes(self, range),
+                Err(errno) => return Err(self.io("zeroing", range, errno)),
+            }
+        }
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.synced.sync(&self.identity.path, || (&*self.file).flush().and_then(|()| self.file.sync_all()))
+    }
+
+    fn drop_caches(&self) -> Result<(), Error> {
+        let whole = Extent::new(0, self.identity.len);
+        posix_fadvise(&*self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+            .map_err(|errno| self.io("dropping caches of", whole, errno))
+    }
+
+    fn reread_table(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -7,6 +7,7 @@
 //! as end of file, which is [`Error::Short`]); offsets are bytes from the start; methods take `&self` and may be
 //! called from several threads at once.
 
+mod align;
 pub mod buffer;
 pub mod device;
 pub mod discovery;
@@ -15,6 +16,7 @@ pub mod file;
 pub mod memory;
 pub mod nbd;
 pub mod open;
+mod transfer;
 pub mod window;
 
 use std::{fmt, io};
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     memory::MemoryDisk,
-    open::{DiskRef, open_source, open_target},
+    open::{DiskRef, open_look, open_source, open_target},
     window::Window,
 };
 use crate::{extent::Extent, units::SectorSize};

@@ -1,11 +1,22 @@
 //! From what a person typed to an open disk.
 
-use std::fmt;
+use std::{
+    fmt,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Disk, Error, TargetDisk};
-use crate::units::SectorSize;
+use super::{
+    Disk, Error, ReadAt, TargetDisk,
+    device::DeviceDisk,
+    discovery::{self, DiskClass, DiskInfo},
+    file::FileDisk,
+    nbd::NbdDisk,
+    read_vec,
+};
+use crate::{bytes::Fields, units::SectorSize};
 
 /// How a job names a disk. As text: a path, `nbd:unix:PATH`, `nbd:HOST:PORT`, `serial:…`, `wwn:…`, `guid:…` (GPT disk
 /// GUID).
@@ -72,8 +83,24 @@ impl fmt::Display for DiskRef {
 ///
 /// # Errors
 /// [`Error::Refused`] when no disk or more than one matches an identity, or the disk is in use; [`Error::Open`].
-pub fn open_source(_disk: &DiskRef, _sector_size: Option<SectorSize>) -> Result<Box<dyn Disk>, Error> {
-    Err(Error::Refused { disk: _disk.to_string(), reason: "not yet".to_owned() })
+pub fn open_source(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<Box<dyn Disk>, Error> {
+    Ok(match locate(disk)? {
+        Place::Device(path) => Box::new(DeviceDisk::open_source(&path)?),
+        Place::File(path) => Box::new(FileDisk::open_source(&path, sector_size)?),
+        Place::Nbd(export) => Box::new(NbdDisk::open_source(&export, sector_size)?),
+    })
+}
+
+/// Opens a disk for a look at its table and labels: reading, whoever uses it, and without keeping anybody from
+/// writing. What is read may change meanwhile; no job reads a disk this way.
+///
+/// # Errors
+/// As [`open_source`], but for disks in use.
+pub fn open_look(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<Box<dyn Disk>, Error> {
+    match locate(disk)? {
+        Place::Device(path) => Ok(Box::new(DeviceDisk::open_look(&path)?)),
+        Place::File(_) | Place::Nbd(_) => open_source(disk, sector_size),
+    }
 }
 
 /// Opens a disk for writing, exclusively.
@@ -82,6 +109,129 @@ pub fn open_source(_disk: &DiskRef, _sector_size: Option<SectorSize>) -> Result<
 ///
 /// # Errors
 /// As [`open_source`]; also [`Error::Refused`] for a read-only disk or a mounted one.
-pub fn open_target(_disk: &DiskRef, _sector_size: Option<SectorSize>) -> Result<Box<dyn TargetDisk>, Error> {
-    Err(Error::Refused { disk: _disk.to_string(), reason: "not yet".to_owned() })
+pub fn open_target(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<Box<dyn TargetDisk>, Error> {
+    Ok(match locate(disk)? {
+        Place::Device(path) => Box::new(DeviceDisk::open_target(&path)?),
+        Place::File(path) => Box::new(FileDisk::open_target(&path, sector_size)?),
+        Place::Nbd(export) => Box::new(NbdDisk::open_target(&export, sector_size)?),
+    })
+}
+
+/// Where a disk is, once its name is understood.
+enum Place {
+    Device(PathBuf),
+    File(PathBuf),
+    Nbd(String),
+}
+
+fn locate(disk: &DiskRef) -> Result<Place, Error> {
+    match disk {
+        DiskRef::Path(path) => locate_path(path),
+        DiskRef::Nbd(export) => Ok(Place::Nbd(export.clone())),
+        DiskRef::Serial(_) | DiskRef::Wwn(_) | DiskRef::Guid(_) => {
+            let all = discovery::disks()?;
+            Ok(Place::Device(find(disk, &all, &guid_of)?.identity.path.clone().into()))
+        }
+    }
+}
+
+fn locate_path(path: &str) -> Result<Place, Error> {
+    let meta = std::fs::metadata(path).map_err(|source| Error::Open {
+        action: "looking at",
+        disk: path.to_owned(),
+        source,
+    })?;
+    let kind = meta.file_type();
+    let what = if kind.is_block_device() {
+        return Ok(Place::Device(path.into()));
+    } else if kind.is_file() {
+        return Ok(Place::File(path.into()));
+    } else if kind.is_dir() {
+        "a folder"
+    } else if kind.is_char_device() {
+        "a character device"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else {
+        "a socket"
+    };
+    Err(Error::Refused { disk: path.to_owned(), reason: format!("it is {what}, neither a block device nor a file") })
+}
+
+/// Finds the one disk of `all` that `disk` names by identity. Only real disks count: no loop devices, no stacks.
+///
+/// * `guid_of`: reads the GPT disk GUID of a disk, in lower case with hyphens; asked only for [`DiskRef::Guid`].
+///
+/// # Errors
+/// [`Error::Refused`] when none or more than one matches, naming those that do, and for a name that is a place.
+pub fn find<'a>(
+    disk: &DiskRef,
+    all: &'a [DiskInfo],
+    guid_of: &dyn Fn(&DiskInfo) -> Option<String>,
+) -> Result<&'a DiskInfo, Error> {
+    let refused = |reason: String| Error::Refused { disk: disk.to_string(), reason };
+    let matches = |info: &DiskInfo| match disk {
+        DiskRef::Serial(wanted) => info.identity.serial.as_deref().is_some_and(|is| is == wanted.trim()),
+        DiskRef::Wwn(wanted) => info.identity.wwn.as_deref().is_some_and(|is| plain_wwn(is) == plain_wwn(wanted)),
+        DiskRef::Guid(wanted) => guid_of(info).is_some_and(|is| is.eq_ignore_ascii_case(plain_guid(wanted))),
+        DiskRef::Path(_) | DiskRef::Nbd(_) => false,
+    };
+    if disk.to_string().split_once(':').is_some_and(|(_, wanted)| wanted.trim().is_empty()) {
+        return Err(refused("the name says nothing".to_owned()));
+    }
+    let found: Vec<&DiskInfo> = all.iter().filter(|info| info.class == DiskClass::Disk && matches(info)).collect();
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] => Err(refused("no disk matches".to_owned())),
+        several => {
+            let names: Vec<&str> = several.iter().map(|info| info.identity.path.as_str()).collect();
+            Err(refused(format!("{} disks match: {}", names.len(), names.join(", "))))
+        }
+    }
+}
+
+/// Takes from a world wide name what differs between those who print it: `naa.` or `0x`, case, padding.
+fn plain_wwn(wwn: &str) -> String {
+    let lower = wwn.trim().to_lowercase();
+    let bare = ["naa.", "eui.", "0x"].iter().find_map(|prefix| lower.strip_prefix(prefix)).unwrap_or(&lower);
+    bare.split_whitespace().collect::<Vec<_>>().join("_")
+}
+
+fn plain_guid(guid: &str) -> &str {
+    guid.trim().trim_start_matches('{').trim_end_matches('}')
+}
+
+/// Reads the GPT disk GUID of a disk, whoever uses it; `None` where there is none or the disk cannot be read.
+fn guid_of(info: &DiskInfo) -> Option<String> {
+    let disk = DeviceDisk::open_look(Path::new(&info.identity.path)).ok()?;
+    gpt_disk_guid(&disk, disk.sector_size())
+}
+
+/// Reads the disk GUID of a GPT from its primary header, or the backup where that one is damaged.
+///
+/// ```text
+///   0          8     12        16    20      56
+/// | EFI PART | rev | size    | crc | …     | disk GUID, 16 bytes |
+/// ```
+///
+/// Source: UEFI Specification, "GPT Header".
+#[must_use]
+pub fn gpt_disk_guid(disk: &dyn ReadAt, sector_size: SectorSize) -> Option<String> {
+    let last = disk.len().checked_sub(sector_size.bytes())?;
+    [sector_size.bytes(), last].into_iter().find_map(|offset| {
+        let sector = read_vec(disk, offset, sector_size.usize()).ok()?;
+        header_guid(&sector)
+    })
+}
+
+fn header_guid(sector: &[u8]) -> Option<String> {
+    const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    let fields = Fields(sector);
+    let len = usize::try_from(fields.u32(12).ok()?).ok().filter(|len| *len >= 92)?;
+    let mut header = fields.slice(0, len).ok()?.to_vec();
+    header.get_mut(16..20)?.fill(0);
+    if !fields.has(0, b"EFI PART") || CRC32.checksum(&header) != fields.u32(16).ok()? {
+        return None;
+    }
+    Some(uuid::Uuid::from_bytes_le(fields.array(56).ok()?).hyphenated().to_string())
 }
