@@ -1,0 +1,92 @@
+# Shared by the scripts beside it: where things are, what they say, and how a missing tool gets here.
+# Sourced, never run. Works on Debian 12 and later, as root or as a user who may use sudo.
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=$repo/.cache
+out=$repo/out
+# Tools of administrators (depmod, mke2fs, sgdisk) live where a user's PATH does not look.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "this needs root and there is no sudo; run as root: $*"; fi
+}
+
+apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" >&2; }
+
+# Installs nothing but what is missing: need CMD=PACKAGE ... where CMD is a command or an absolute path.
+need() {
+  local pair missing=()
+  for pair in "$@"; do present "${pair%%=*}" || missing+=("${pair#*=}"); done
+  [ ${#missing[@]} = 0 ] && return
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (named as Debian's packages), and there is no apt-get"
+  say "installing ${missing[*]}"
+  apt_install "${missing[@]}" || die "cannot install ${missing[*]}"
+  hash -r
+  for pair in "$@"; do present "${pair%%=*}" || die "${pair#*=} is installed, yet ${pair%%=*} is not there"; done
+}
+
+present() { case $1 in /*) [ -e "$1" ] ;; *) command -v "$1" >/dev/null ;; esac; }
+
+# Package lists may be absent (a container), stale (a stick from last year) or fine: the network is asked only
+# when the lists at hand did not do.
+apt_install() {
+  local install=(install --no-install-recommends)
+  compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null && apt_get "${install[@]}" "$@" && return
+  apt_get update || say "apt-get update reported errors, going on with what it got"
+  apt_get "${install[@]}" "$@" && return
+  # A package of the same source taken from backports (qemu-utils, say) excludes its siblings of the release.
+  # Such siblings, and no others, may go back to the release this machine runs.
+  local siblings
+  mapfile -t siblings < <(installed_siblings "$@")
+  [ ${#siblings[@]} = 0 ] && return 1
+  say "trying again with ${siblings[*]} from the machine's own release"
+  apt_get "${install[@]}" --allow-downgrades "$@" "${siblings[@]}"
+}
+
+# Prints, as PACKAGE/CODENAME, the installed packages built from the same source packages as the given ones.
+installed_siblings() {
+  local sources codename
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  [ -n "$codename" ] || return 0
+  sources=$(apt-cache show "$@" | awk '/^Package:/ { p = $2; s = p } /^Source:/ { s = $2 } /^$/ { print s } END { print s }')
+  dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${source:Package}\n' |
+    awk -v wanted="$sources" -v codename="$codename" '
+      BEGIN { n = split(wanted, w); for (i = 1; i <= n; i++) want[w[i]] = 1 }
+      $1 ~ /^.i/ && ($3 in want) { print $2 "/" codename }'
+}
+
+# Rust as new as Cargo.toml asks for, and a C compiler for zstd and blake3. What is installed is used; else the
+# distribution's own packages, whose newer build (kept for its browsers) ends in -web.
+need_rust() {
+  need cc=gcc /usr/include/stdlib.h=libc6-dev
+  PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+  local want have
+  want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo/Cargo.toml")
+  have=$(cargo --version 2>/dev/null | awk '{ print $2 }') || true
+  [ -n "$have" ] && dpkg --compare-versions "$have" ge "$want" && return
+  [ -z "$have" ] || die "cargo is $have, $want or newer is needed: update it (rustup update), or remove it to get Debian's"
+  [ -n "$(apt-cache policy cargo 2>/dev/null)" ] || apt_get update || true
+  if packaged cargo "$want"; then need cargo=cargo rustc=rustc rustfmt=rustfmt cargo-clippy=rust-clippy
+  elif packaged cargo-web "$want"; then need cargo=cargo-web rustc=rustc-web rustfmt=rustfmt-web cargo-clippy=rust-web-clippy
+  else die "cargo $want or newer is needed and this release packages none: install it with rustup"; fi
+}
+
+# packaged NAME VERSION: could apt install NAME, at least as new as VERSION?
+packaged() {
+  local candidate
+  candidate=$(apt-cache policy "$1" | awk '/Candidate:/ { print $2 }')
+  [ -n "$candidate" ] && [ "$candidate" != "(none)" ] && dpkg --compare-versions "$candidate" ge "$2"
+}
+
+# musl where it can be used, else glibc; either way the program is linked static.
+rust_target() {
+  local musl=x86_64-unknown-linux-musl
+  if [ -d "$(rustc --print sysroot)/lib/rustlib/$musl/lib" ] && command -v musl-gcc >/dev/null; then echo $musl
+  else echo x86_64-unknown-linux-gnu; fi
+}
