@@ -4,6 +4,20 @@
 //! existing table needs (verbatim bytes, the backup at a new end, a resized protective MBR) is our own code, because
 //! their writers renumber slots, move entry arrays and wrap offsets.
 
+mod claim;
+mod crosscheck;
+pub mod fresh;
+mod gpt;
+mod layout;
+mod mbr;
+mod read;
+mod sectors;
+mod sparse;
+mod target;
+#[cfg(test)]
+mod tests;
+mod types;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -176,33 +190,28 @@ pub struct Region {
 /// Reads the table of `disk`. A table with a damaged copy is read from the other one and the damage listed.
 ///
 /// # Errors
-/// [`Error::Disk`] when the disk cannot be read; [`Error::Corrupt`] when there is a table of which no copy makes sense.
+/// [`Error::Disk`] when the disk cannot be read; [`Error::Corrupt`] when there is a table of which no copy makes sense,
+/// when LBA 0 is unreadable, or when it may be two things at once. Such a disk is kept whole.
 pub fn read(disk: &dyn ReadAt, sector_size: SectorSize) -> Result<Layout, Error> {
-    Ok(Layout {
-        kind: TableKind::None,
-        sector_size,
-        disk_len: disk.len(),
-        disk_id: None,
-        partitions: Vec::new(),
-        pieces: Vec::new(),
-        problems: Vec::new(),
-    })
-}
-
-impl Layout {
-    /// Tiles the disk with regions, in order.
-    #[must_use]
-    pub fn regions(&self) -> Vec<Region> {
-        vec![Region { kind: RegionKind::Whole, range: Extent::new(0, self.disk_len) }]
-    }
+    read::read(disk, sector_size)
 }
 
 /// Works out the table's bytes for a disk of `new_len` bytes with the same sector size: verbatim on a disk of the same
 /// size; on a larger one the backup GPT at the new end, and headers and protective MBR telling of it.
 ///
+/// Only `kind`, `sector_size`, `disk_len` and `pieces` of the layout are looked at, and the pieces are checked again:
+/// they may come from a store.
+///
 /// # Errors
-/// [`Error::Refused`] when the disk is too small.
+/// [`Error::Refused`] when the disk is too small, or has no room for a backup GPT; [`Error::Corrupt`] when the pieces
+/// hold no sound GPT.
 pub fn for_target(layout: &Layout, new_len: u64) -> Result<Vec<TablePiece>, Error> {
-    let _ = (layout, new_len);
-    Ok(Vec::new())
+    target::for_target(layout, new_len)
+}
+
+/// Lists the bytes where the backup GPT was and, on a disk of `new_len` bytes, is not any more. They belong to no
+/// partition, and should be zeroed, or the end of the old table stays in the middle of the larger disk.
+#[must_use]
+pub fn superseded(layout: &Layout, new_len: u64) -> Vec<Extent> {
+    target::superseded(layout, new_len)
 }
