@@ -90,3 +90,15 @@ rust_target() {
   if [ -d "$(rustc --print sysroot)/lib/rustlib/$musl/lib" ] && command -v musl-gcc >/dev/null; then echo $musl
   else echo x86_64-unknown-linux-gnu; fi
 }
+
+# Prints QEMU's options for the processor. A /dev/kvm that opens proves nothing (inside some virtual machines the
+# guest then hangs): KVM is used when this kernel was seen to start under it.
+qemu_accel() {
+  local seen
+  if [ -w /dev/kvm ]; then
+    seen=$(timeout 10 qemu-system-x86_64 -accel kvm -cpu host -m 256 -nodefaults -display none -serial stdio -no-reboot \
+      -kernel "$1" -append 'console=ttyS0 panic=-1' 2>/dev/null </dev/null | tr -d '\0' | grep -m 1 'Linux version') || true
+    [ -z "$seen" ] || { echo '-accel kvm -cpu host'; return; }
+  fi
+  echo '-accel tcg,thread=multi -cpu max'
+}
