@@ -1,4 +1,5 @@
 //! The program as `scripts/build` uses it, on a module folder made here; its archive is read by other readers.
+#![allow(clippy::unwrap_used)] // the helpers of tests are tests
 
 use std::fs;
 use std::path::Path;

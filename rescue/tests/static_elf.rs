@@ -1,4 +1,5 @@
 //! The program is linked static: it is process 1 of a root folder without libraries and without a loader.
+#![allow(clippy::unwrap_used)] // the helpers of tests are tests
 
 use std::fs;
 
