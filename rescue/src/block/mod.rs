@@ -19,7 +19,7 @@ pub mod open;
 mod transfer;
 pub mod window;
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -201,6 +201,63 @@ pub trait TargetDisk: Disk {
     /// [`Error::Io`] when the system refuses.
     fn reread_table(&self) -> Result<(), Error>;
 }
+
+macro_rules! shared {
+    ($pointer:ident) => {
+        impl<T: ReadAt + ?Sized> ReadAt for $pointer<T> {
+            fn len(&self) -> u64 {
+                (**self).len()
+            }
+
+            fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+                (**self).read_exact_at(buf, offset)
+            }
+
+            fn next_data(&self, offset: u64) -> Result<Option<Extent>, Error> {
+                (**self).next_data(offset)
+            }
+        }
+
+        impl<T: Disk + ?Sized> Disk for $pointer<T> {
+            fn sector_size(&self) -> SectorSize {
+                (**self).sector_size()
+            }
+
+            fn identity(&self) -> &Identity {
+                (**self).identity()
+            }
+
+            fn check_unchanged(&self) -> Result<(), Error> {
+                (**self).check_unchanged()
+            }
+        }
+
+        impl<T: TargetDisk + ?Sized> TargetDisk for $pointer<T> {
+            fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
+                (**self).write_all_at(buf, offset)
+            }
+
+            fn write_zeros(&self, range: Extent) -> Result<(), Error> {
+                (**self).write_zeros(range)
+            }
+
+            fn sync(&self) -> Result<(), Error> {
+                (**self).sync()
+            }
+
+            fn drop_caches(&self) -> Result<(), Error> {
+                (**self).drop_caches()
+            }
+
+            fn reread_table(&self) -> Result<(), Error> {
+                (**self).reread_table()
+            }
+        }
+    };
+}
+
+shared!(Arc);
+shared!(Box);
 
 /// How a disk is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
