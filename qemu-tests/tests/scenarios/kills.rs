@@ -1,0 +1,93 @@
+//! A capture killed at random moments, twenty times in a row: no finished image is lost, and the next run succeeds.
+//!
+//! The program that goes into the initramfs runs here on the host, on files, where a kill takes effect at any instruction.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use qemu_tests::{
+    At as _, MIB, Result, built,
+    compare::compare,
+    disk::{DiskBuilder, TestDisk},
+    ensure, extract,
+    noise::{self, Noise},
+    tools::run,
+    tree,
+    vm::Work,
+};
+
+use crate::common;
+
+const KILLS: u32 = 20;
+
+fn rescue(words: &[&str], paths: &[&Path]) -> Command {
+    let mut command = Command::new(built("rescue"));
+    command.args(words).args(paths).stdin(Stdio::null());
+    command
+}
+
+/// Restores an image onto noise and compares the result with the disk it was made of.
+fn restorable(work: &Work, store: &Path, id: &str, source: &TestDisk) -> Result<()> {
+    let target = work.path("target");
+    noise::noise_file(&target, source.len, 8)?;
+    run(rescue(&["restore", "--yes"], &[store, Path::new(id), &target]).arg("--json"))?;
+    let manifest = extract::manifest(&store.join("images").join(format!("{id}.json.zst")))?;
+    compare(source, &target, &manifest).map(drop)
+}
+
+fn images(store: &Path) -> Result<Vec<String>> {
+    let text = run(&mut rescue(&["images", "--json"], &[store]))?;
+    let list: Vec<serde_json::Value> = serde_json::from_str(&text)
+        .map_err(|error| qemu_tests::Error::Wrong(format!("images --json: {error} in {text}")))?;
+    Ok(list.iter().filter_map(|image| image["id"].as_str()).map(str::to_owned).collect())
+}
+
+#[test]
+fn a_capture_killed_twenty_times_loses_no_image_and_then_succeeds() -> Result<()> {
+    let work = Work::new("kills")?;
+    let store = work.path("store");
+    let (_, unix) = common::trees(&work, 12 * MIB)?;
+    let first = DiskBuilder::gpt(80 * MIB).ext4("first", 60 * MIB, &unix).build(&work.path("first"))?;
+    run(&mut rescue(&["capture", "--json"], &[&first.path, &store]))?;
+    let kept = images(&store)?;
+    ensure!(kept.len() == 1, "one capture made {} images", kept.len());
+
+    // A second disk, with content the store has not seen: there is something to write until the end.
+    let more = work.path("more");
+    std::fs::create_dir(&more).at(&more)?;
+    tree::plant(&more, 70 * MIB, 77)?;
+    let second = DiskBuilder::gpt(140 * MIB).ext4("second", 120 * MIB, &more).build(&work.path("second"))?;
+    let began = Instant::now();
+    run(&mut rescue(&["capture", "--json"], &[&second.path, &work.path("other store")]))?;
+    let whole = began.elapsed();
+
+    let mut noise = Noise::new(20);
+    for kill in 0..KILLS {
+        let mut child = rescue(&["capture", "--json"], &[&second.path, &store]);
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().at("rescue")?;
+        // Later kills fall later: what earlier ones left is found and skipped, so that runs grow shorter.
+        let at = whole * u32::try_from(noise.below(1000)).unwrap_or(0) / 1000;
+        thread::sleep(at.max(Duration::from_millis(1)));
+        child.kill().at("rescue")?;
+        child.wait().at("rescue")?;
+        for id in images(&store)? {
+            let source = if id == kept[0] { &first } else { &second };
+            restorable(&work, &store, &id, source).map_err(|error| {
+                qemu_tests::Error::Wrong(format!("after kill {kill}, {at:?} into the capture, image {id}: {error}"))
+            })?;
+        }
+    }
+    let before = images(&store)?;
+    ensure!(before.contains(&kept[0]), "the first image is gone");
+    run(&mut rescue(&["capture", "--json"], &[&second.path, &store]))?;
+    let after = images(&store)?;
+    let new: Vec<&String> = after.iter().filter(|id| !before.contains(id)).collect();
+    ensure!(new.len() == 1, "the last capture made {} images", new.len());
+    restorable(&work, &store, new[0], &second)?;
+    run(&mut rescue(&["verify", "--json"], &[&store]))?;
+    work.finish()
+}

@@ -1,0 +1,14 @@
+//! The built environment, booted in QEMU: one file for each scenario.
+//!
+//! They run the files in `out/` and panic when these are missing: `scripts/build` makes them. A scenario that fails
+//! leaves its folder in `target/scenarios`, with the disks and all that the machines said.
+
+mod common;
+
+mod gpt_virtio;
+mod identity;
+mod kills;
+mod large_sectors;
+mod mbr_sata_usb_nvme;
+mod stores;
+mod unplug;
