@@ -1,0 +1,356 @@
+//! One chunk in a pack: `| header, 64 B | stored bytes |`, with nothing between one frame and the next.
+//!
+//! ```text
+//!  0  4  magic "RSfr"           12  4  length of the plain chunk
+//!  4  1  kind                   16 32  chunk id
+//!  5  3  zero                   48  8  XXH3-64 of the stored bytes
+//!  8  4  length of the stored   56  8  XXH3-64 of bytes 0..56
+//! ```
+//!
+//! Integers are little endian. A chunk is believed only after the BLAKE3 of its plain bytes matched its id; the
+//! XXH3s are for scrubbing without decompressing, and later without a key.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::fmt;
+
+use xxhash_rust::xxh3::xxh3_64;
+use zstd::bulk::{Compressor, Decompressor};
+
+use super::{ChunkId, Error};
+use crate::{bytes::Fields, units::MIB};
+
+/// Bytes in a frame's header.
+pub const HEADER_LEN: usize = 64;
+/// The largest chunk of any store, so that a chunk that does not shrink still fits in a pack.
+pub const MAX_CHUNK_LEN: u64 = 32 * MIB;
+/// The smallest chunk length of any store.
+pub const MIN_CHUNK_LEN: u64 = 4096;
+
+pub(super) const MAGIC: &[u8; 4] = b"RSfr";
+
+/// How a frame stores its chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As it is.
+    Raw,
+    /// As one zstd frame, without dictionary.
+    Zstd,
+}
+
+impl Kind {
+    /// Returns the number the format has for it.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Raw => 1,
+            Self::Zstd => 2,
+        }
+    }
+
+    pub(super) const fn from_code(code: u8) -> Result<Self, Fault> {
+        match code {
+            1 => Ok(Self::Raw),
+            2 => Ok(Self::Zstd),
+            _ => Err(Fault::Kind(code)),
+        }
+    }
+}
+
+/// What is wrong with a frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The pack ends before the frame does.
+    #[error("the pack ends inside it")]
+    Truncated,
+    /// The bytes could not be read.
+    #[error("it cannot be read: {0}")]
+    Io(String),
+    /// No frame begins here.
+    #[error("no frame begins here")]
+    Magic,
+    /// The header's checksum does not match.
+    #[error("its header has XXH3 {found:016x}, and says {stored:016x}")]
+    Header {
+        /// As stored.
+        stored: u64,
+        /// Of the bytes read.
+        found: u64,
+    },
+    /// The header contradicts itself, though its checksum is right.
+    #[error("its header says {stored} stored bytes for {plain} plain ones")]
+    Lengths {
+        /// Length of the stored bytes.
+        stored: u32,
+        /// Length of the chunk.
+        plain: u32,
+    },
+    /// A kind this program does not know, or bits it does not know.
+    #[error("it is of {}, which this program does not know: use a newer one", KindName(*.0))]
+    Kind(u8),
+    /// The index speaks of another frame than the one that is there.
+    #[error("the index says otherwise than the frame itself")]
+    Index,
+    /// The checksum of the stored bytes does not match.
+    #[error("its bytes have XXH3 {found:016x}, and should have {stored:016x}")]
+    Stored {
+        /// As stored.
+        stored: u64,
+        /// Of the bytes read.
+        found: u64,
+    },
+    /// The stored bytes cannot be decompressed to a chunk of the length in the header.
+    #[error("it does not decompress to {plain} bytes: {what}")]
+    Decompress {
+        /// Length of the chunk.
+        plain: u32,
+        /// What zstd says.
+        what: String,
+    },
+    /// The plain bytes are not those of this chunk.
+    #[error("its plain bytes have id {found}")]
+    Hash {
+        /// Of the bytes decompressed.
+        found: ChunkId,
+    },
+}
+
+struct KindName(u8);
+
+impl fmt::Display for KindName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            3 => f.write_str("kind 3 (zstd-delta)"),
+            4 => f.write_str("kind 4 (encrypted)"),
+            other => write!(f, "kind {other}"),
+        }
+    }
+}
+
+/// The header of a frame, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// How the chunk is stored.
+    pub kind: Kind,
+    /// Bytes that follow the header.
+    pub stored_len: u32,
+    /// Bytes of the chunk.
+    pub plain_len: u32,
+    /// Which chunk.
+    pub id: ChunkId,
+    /// XXH3-64 of the bytes that follow.
+    pub stored_sum: u64,
+}
+
+impl FrameHeader {
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// A [`Fault`] when it is not one, its checksum is wrong, or its lengths are beyond what any store may hold.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let fields = Fields(bytes);
+        let parsed = (|| {
+            Ok::<_, crate::bytes::Truncated>((
+                fields.u8(4)?,
+                fields.slice(5, 3)?,
+                Self {
+                    kind: Kind::Raw,
+                    stored_len: fields.u32(8)?,
+                    plain_len: fields.u32(12)?,
+                    id: ChunkId(fields.array(16)?),
+                    stored_sum: fields.u64(48)?,
+                },
+                fields.u64(56)?,
+                xxh3_64(fields.slice(0, 56)?),
+            ))
+        })();
+        let Ok((kind, zero, header, stored, found)) = parsed else { return Err(Fault::Truncated) };
+        if !fields.has(0, MAGIC) {
+            return Err(Fault::Magic);
+        }
+        if stored != found {
+            return Err(Fault::Header { stored, found });
+        }
+        if zero != [0; 3] {
+            return Err(Fault::Kind(kind));
+        }
+        let header = Self { kind: Kind::from_code(kind)?, ..header };
+        if lengths_fit(header.kind, header.stored_len, header.plain_len) {
+            Ok(header)
+        } else {
+            Err(Fault::Lengths { stored: header.stored_len, plain: header.plain_len })
+        }
+    }
+
+    /// Returns the header's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let mut head = Vec::with_capacity(HEADER_LEN);
+        head.extend_from_slice(MAGIC);
+        head.extend_from_slice(&[self.kind.code(), 0, 0, 0]);
+        head.extend_from_slice(&self.stored_len.to_le_bytes());
+        head.extend_from_slice(&self.plain_len.to_le_bytes());
+        head.extend_from_slice(&self.id.0);
+        head.extend_from_slice(&self.stored_sum.to_le_bytes());
+        head.extend_from_slice(&xxh3_64(&head).to_le_bytes());
+        let mut out = [0; HEADER_LEN];
+        out.copy_from_slice(&head);
+        out
+    }
+
+    /// Checks the stored bytes against the header, without decompressing them.
+    ///
+    /// # Errors
+    /// [`Fault::Stored`].
+    pub fn check_stored(&self, stored: &[u8]) -> Result<(), Fault> {
+        let found = xxh3_64(stored);
+        if found == self.stored_sum { Ok(()) } else { Err(Fault::Stored { stored: self.stored_sum, found }) }
+    }
+}
+
+/// Tells whether a frame of this kind may have these lengths. zstd never needs more than the chunk's own length here,
+/// because a chunk that does not shrink is stored raw.
+pub(super) fn lengths_fit(kind: Kind, stored: u32, plain: u32) -> bool {
+    let plain_fits = plain > 0 && u64::from(plain) <= MAX_CHUNK_LEN;
+    plain_fits
+        && match kind {
+            Kind::Raw => stored == plain,
+            Kind::Zstd => stored > 0 && stored < plain,
+        }
+}
+
+/// A frame, ready to be put into a pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedFrame {
+    pub(super) header: FrameHeader,
+    /// Header and stored bytes.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl EncodedFrame {
+    /// Returns the id of the chunk in it.
+    #[must_use]
+    pub const fn id(&self) -> ChunkId {
+        self.header.id
+    }
+
+    /// Returns how many bytes it takes in a pack, header included.
+    #[expect(clippy::len_without_is_empty, reason = "a frame has a header at least")]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Makes frames. One a thread: it keeps its zstd context.
+pub struct Encoder {
+    zstd: Compressor<'static>,
+    decoder: Decoder,
+    back: Vec<u8>,
+}
+
+impl Encoder {
+    /// Returns an encoder that compresses with zstd's `level`, 1 to 19.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for another level, or when zstd gets no memory.
+    pub fn new(level: i32) -> Result<Self, Error> {
+        if !(1..=19).contains(&level) {
+            return Err(Error::Refused(format!("compression level {level} is not one of 1 to 19")));
+        }
+        let zstd = Compressor::new(level).map_err(|e| Error::Refused(format!("zstd cannot start: {e}")))?;
+        Ok(Self { zstd, decoder: Decoder::new(), back: Vec::new() })
+    }
+
+    /// Makes the frame of one chunk, decodes it again and compares the result with the chunk's id.
+    ///
+    /// * `id`: [`ChunkId::of`] of the bytes, taken when they came from the disk.
+    /// * `plain`: the chunk, 1 byte to [`MAX_CHUNK_LEN`].
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when what was made does not decode to the chunk; [`Error::Refused`] for the zero chunk, which
+    /// has no frame, and for a length no store has.
+    pub fn encode(&mut self, id: ChunkId, plain: &[u8]) -> Result<EncodedFrame, Error> {
+        let plain_len = match u32::try_from(plain.len()) {
+            Ok(len) if id != ChunkId::ZERO && lengths_fit(Kind::Raw, len, len) => len,
+            _ => return Err(Error::Refused(format!("chunk {id} of {} bytes has no frame", plain.len()))),
+        };
+        let mut bytes = vec![0; HEADER_LEN];
+        let kind = match self.compress(plain, &mut bytes) {
+            true => Kind::Zstd,
+            false => {
+                bytes.truncate(HEADER_LEN);
+                bytes.extend_from_slice(plain);
+                Kind::Raw
+            }
+        };
+        let (head, stored) = bytes.split_at_mut(HEADER_LEN);
+        let stored_len = u32::try_from(stored.len()).unwrap_or(u32::MAX);
+        let header = FrameHeader { kind, stored_len, plain_len, id, stored_sum: xxh3_64(stored) };
+        head.copy_from_slice(&header.to_bytes());
+        // From the finished bytes, as a restore will: a wrong bit in either copy in memory shows here.
+        FrameHeader::parse(head)
+            .and_then(|header| self.decoder.decode(&header, stored, &mut self.back))
+            .map_err(|fault| Error::Memory { chunk: id, fault })?;
+        Ok(EncodedFrame { header, bytes })
+    }
+
+    /// Appends the compressed chunk to `out`; `false` when that is not worth the time to decompress it.
+    fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
+        let worth = plain.len().saturating_sub(plain.len() / 64);
+        let mut stored = Vec::with_capacity(worth);
+        // Too little room is how zstd says that the chunk does not shrink enough; any other failure means raw as well.
+        match self.zstd.compress_to_buffer(plain, &mut stored) {
+            Ok(len) if len < worth => out.extend_from_slice(&stored),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Takes frames apart. One a thread: it keeps its zstd context.
+#[derive(Default)]
+pub struct Decoder {
+    zstd: Decompressor<'static>,
+}
+
+impl Decoder {
+    /// Returns a decoder.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Checks the stored bytes, decompresses them into `plain` and compares the result with the chunk's id.
+    ///
+    /// # Errors
+    /// A [`Fault`]; `plain` is empty then.
+    pub fn decode(&mut self, header: &FrameHeader, stored: &[u8], plain: &mut Vec<u8>) -> Result<(), Fault> {
+        let result = self.unpack(header, stored, plain);
+        if result.is_err() {
+            plain.clear();
+        }
+        result
+    }
+
+    fn unpack(&mut self, header: &FrameHeader, stored: &[u8], plain: &mut Vec<u8>) -> Result<(), Fault> {
+        plain.clear();
+        header.check_stored(stored)?;
+        let plain_len = header.plain_len;
+        let want = usize::try_from(plain_len).map_err(|_| Fault::Truncated)?;
+        match header.kind {
+            Kind::Raw => plain.extend_from_slice(stored),
+            Kind::Zstd => {
+                // The length was bounded when the header was parsed. zstd writes into the spare room and never beyond.
+                plain.reserve_exact(want);
+                self.zstd
+                    .decompress_to_buffer(stored, plain)
+                    .map_err(|e| Fault::Decompress { plain: plain_len, what: e.to_string() })?;
+            }
+        }
+        if plain.len() != want {
+            return Err(Fault::Decompress { plain: plain_len, what: format!("{} bytes came", plain.len()) });
+        }
+        let found = ChunkId::of(plain);
+        if found == header.id { Ok(()) } else { Err(Fault::Hash { found }) }
+    }
+}

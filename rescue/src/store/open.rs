@@ -1,0 +1,330 @@
+//! Making a store and opening one: indexes first, then packs, and whatever is wrong is noted and gone round.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use super::{
+    Error, FileId, Problem, Reader, Writer,
+    backend::{Backend, FolderBackend, read_file},
+    config::{self, Config, CreateOptions},
+    damage,
+    index::{self, PackListing},
+    pack::{self, Flaw},
+    shelf::Shelf,
+};
+use crate::extent::Extent;
+
+/// Names that a folder may hold and still count as empty: a file system's own, and what a store that was never
+/// finished leaves.
+const EMPTY_MEANS: [&str; 9] =
+    ["lost+found", "System Volume Information", "$RECYCLE.BIN", "locks", "packs", "index", "images", "undo", "damaged"];
+
+/// A store, open. Clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    config: Config,
+    /// The config file could not be used, and was worked out from the packs.
+    config_lost: bool,
+    shelf: RwLock<Shelf>,
+    problems: Vec<Problem>,
+}
+
+impl Store {
+    /// Makes a store in `path`, an empty folder or one that does not exist yet.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when something else lives there, [`Error::Refused`] when a store does.
+    pub fn create(path: &Path, options: CreateOptions) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        fs::create_dir_all(path).map_err(Error::io("creating", &name))?;
+        // Two that create the same store at once would each know another id. Without locks that risk remains.
+        let folder = File::open(path).map_err(Error::io("opening", &name))?;
+        let _ = folder.lock();
+        if let Some(found) = first_foreign(path).map_err(Error::io("listing", &name))? {
+            return Err(Error::Foreign { path: path.to_owned(), found });
+        }
+        let backend = FolderBackend::new(path).map_err(Error::io("opening", &name))?;
+        let store = Self::create_on(Arc::new(backend), options)?;
+        if let Some(parent) = path.parent() {
+            // Some file systems cannot sync a folder; the store itself is durable.
+            let _ = File::open(parent).and_then(|folder| folder.sync_all());
+        }
+        Ok(store)
+    }
+
+    /// Makes a store on a backend that holds none.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when a store is there.
+    pub fn create_on(backend: Arc<dyn Backend>, options: CreateOptions) -> Result<Self, Error> {
+        let random = FileId::random().map_err(Error::io("naming", config::NAME))?;
+        let bytes = Config::new(random, options)?.to_bytes();
+        let packs = backend.list("packs").map_err(Error::io("listing", "packs"))?;
+        if backend.len(config::NAME).is_ok() || !packs.is_empty() {
+            return Err(Error::Refused(format!("{} is a store already", backend.place())));
+        }
+        backend.put(config::NAME, &bytes).map_err(Error::writing(&*backend, config::NAME, bytes.len() as u64))?;
+        Self::open_on(backend)
+    }
+
+    /// Opens the store in `path`. Writes nothing; a read-only mount will do.
+    ///
+    /// # Errors
+    /// [`Error::NotAStore`], [`Error::Unsupported`], or [`Error::Corrupt`] when what the store agrees on is lost.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let backend = FolderBackend::new(path).map_err(Error::io("opening", &path.display().to_string()))?;
+        Self::open_on(Arc::new(backend)).map_err(|error| match error {
+            Error::NotAStore { .. } => Error::NotAStore { path: path.to_owned() },
+            other => other,
+        })
+    }
+
+    /// Opens the store in `path`, or makes one with chunks of 1 MiB where there is none.
+    ///
+    /// # Errors
+    /// As [`Store::open`] and [`Store::create`].
+    pub fn open_or_create(path: &Path) -> Result<Self, Error> {
+        match Self::open(path) {
+            Err(Error::NotAStore { .. }) => Self::create(path, CreateOptions::default()),
+            other => other,
+        }
+    }
+
+    /// Opens the store on a backend.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(backend: Arc<dyn Backend>) -> Result<Self, Error> {
+        let mut problems = Vec::new();
+        let (config, config_lost) = read_config(&*backend, &mut problems)?;
+        let shelf = Loader { backend: &*backend, store: config.store, problems: &mut problems }.load()?;
+        let shelf = RwLock::new(shelf);
+        Ok(Self { inner: Arc::new(Inner { backend, config, config_lost, shelf, problems }) })
+    }
+
+    /// Returns the store's own id.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        self.inner.config.store
+    }
+
+    /// Returns how many bytes a chunk has.
+    #[must_use]
+    pub fn chunk_len(&self) -> u64 {
+        self.inner.config.chunk_len
+    }
+
+    /// Returns how many frames the index knows.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.shelf().len()
+    }
+
+    /// Returns how many bytes of frames the store has in how many packs.
+    #[must_use]
+    pub fn size(&self) -> (usize, u64) {
+        let shelf = self.shelf();
+        (shelf.packs().len(), shelf.packs().iter().map(|pack| pack.len).sum())
+    }
+
+    /// Returns how many bytes are free where the store is; `None` where that cannot be told.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        self.backend().free().ok().flatten()
+    }
+
+    /// Returns what was wrong with the store when it was opened. It can be used all the same.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.inner.problems
+    }
+
+    /// Returns what reads chunks. Cheap; one a thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.clone())
+    }
+
+    /// Announces this process as a writer and returns what stores chunks.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::NoSpace`] when nothing can be written.
+    pub fn writer(&self) -> Result<Writer, Error> {
+        self.backend().lock().map_err(Error::writing(self.backend(), "locks", 0))?;
+        if self.inner.config_lost {
+            let bytes = self.inner.config.to_bytes();
+            self.put(config::NAME, &bytes)?;
+        }
+        Writer::new(self.clone())
+    }
+
+    /// Writes index files anew from what the packs say of themselves, then removes the old ones.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::NoSpace`]; the old index files then still stand.
+    pub fn rebuild_index(&self) -> Result<(), Error> {
+        let old = self.list("index")?;
+        let mut lists = Vec::new();
+        for found in self.list("packs")? {
+            let Some(id) = pack::from_path(&found.name) else { continue };
+            // A damaged pack stays out of the index: each opening will notice it and find what can be had of it.
+            if let Ok(entries) = pack::read_entries(self.backend(), id, found.len) {
+                lists.push(PackListing { pack: id, len: found.len, entries });
+            }
+            if lists.iter().map(|list| list.entries.len()).sum::<usize>() >= index::ENTRIES {
+                self.write_index(&std::mem::take(&mut lists))?;
+            }
+        }
+        self.write_index(&lists)?;
+        for file in old {
+            self.backend().delete(&file.name).map_err(Error::io("removing", &file.name))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_index(&self, packs: &[PackListing]) -> Result<(), Error> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let id = FileId::random().map_err(Error::io("naming", "index"))?;
+        self.put(&index::path(id), &index::to_bytes(self.id(), id, packs))
+    }
+
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.backend().put(name, bytes).map_err(Error::writing(self.backend(), name, bytes.len() as u64))
+    }
+
+    pub(super) fn list(&self, folder: &str) -> Result<Vec<super::backend::Listing>, Error> {
+        self.backend().list(folder).map_err(Error::io("listing", folder))
+    }
+
+    pub(super) fn backend(&self) -> &dyn Backend {
+        &*self.inner.backend
+    }
+
+    pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.inner.shelf.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.inner.shelf.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the first thing in a folder that keeps it from becoming a store.
+fn first_foreign(path: &Path) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != config::NAME && !EMPTY_MEANS.contains(&name.as_str()) && !name.starts_with(".tmp-") {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads what the store agrees on; where the file is lost or damaged, the packs tell it as well.
+fn read_config(backend: &dyn Backend, problems: &mut Vec<Problem>) -> Result<(Config, bool), Error> {
+    let error = match read_file(backend, config::NAME, config::MAX_LEN) {
+        Ok(bytes) => match Config::parse(&bytes) {
+            Ok(config) => return Ok((config, false)),
+            Err(error @ Error::Corrupt { .. }) => error,
+            Err(error) => return Err(error),
+        },
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Error::NotAStore { path: backend.place().into() }
+        }
+        Err(e) => return Err(Error::io("reading", config::NAME)(e)),
+    };
+    let packs = backend.list("packs").unwrap_or_default();
+    let header = packs.iter().find_map(|file| pack::read_header(backend, pack::from_path(&file.name)?).ok());
+    let Some(header) = header else { return Err(error) };
+    let options = CreateOptions { chunk_len: u64::from(header.chunk_len) };
+    let Ok(config) = Config::new(header.store, options) else { return Err(error) };
+    let what = format!("{error}; its content is taken from a pack, and the next writer writes it again");
+    problems.push(Problem { file: config::NAME.to_owned(), what });
+    Ok((config, true))
+}
+
+/// Fills the index in memory.
+struct Loader<'a> {
+    backend: &'a dyn Backend,
+    store: FileId,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Loader<'_> {
+    fn load(mut self) -> Result<Shelf, Error> {
+        // Indexes before packs: a pack that another writer finishes in between is adopted, not missed.
+        let indexes = self.indexes()?;
+        let files = self.backend.list("packs").map_err(Error::io("listing", "packs"))?;
+        let mut packs: HashMap<FileId, u64> =
+            files.iter().filter_map(|file| Some((pack::from_path(&file.name)?, file.len))).collect();
+        let mut shelf = Shelf::default();
+        for listing in indexes.into_iter().flatten() {
+            if shelf.number(listing.pack).is_some() {
+                continue;
+            }
+            match packs.remove(&listing.pack) {
+                Some(len) => shelf.load(&listing, true, self.check_len(&listing, len)),
+                None => self.problem(&pack::path(listing.pack), "it is missing, and the index lists chunks in it"),
+            }
+        }
+        for (id, len) in packs {
+            self.adopt(&mut shelf, id, len);
+        }
+        shelf.sort();
+        damage::load_records(self.backend, &mut shelf, self.problems)?;
+        Ok(shelf)
+    }
+
+    fn indexes(&mut self) -> Result<Vec<Vec<PackListing>>, Error> {
+        let mut out = Vec::new();
+        for file in self.backend.list("index").map_err(Error::io("listing", "index"))? {
+            let id = file.name.strip_prefix("index/").and_then(|name| FileId::parse(name.strip_suffix(".idx")?));
+            let Some(id) = id else { continue };
+            let bytes = read_file(self.backend, &file.name, index::MAX_LEN).map_err(Error::io("reading", &file.name));
+            match bytes.and_then(|bytes| index::parse(&bytes, self.store, id)) {
+                Ok(listings) => out.push(listings),
+                Err(error) => self.problem(&file.name, &format!("{error}; the packs themselves are asked instead")),
+            }
+        }
+        Ok(out)
+    }
+
+    fn check_len(&mut self, listing: &PackListing, len: u64) -> Option<Flaw> {
+        if len == listing.len {
+            return None;
+        }
+        let what = format!("it has {len} bytes, and the index says {}", listing.len);
+        self.problem(&pack::path(listing.pack), &what);
+        Some(Flaw::new(Extent::new(len.min(listing.len), len.max(listing.len)), what))
+    }
+
+    /// Takes in a pack that no index lists, by its own index, or frame by frame where that is lost too.
+    fn adopt(&mut self, shelf: &mut Shelf, id: FileId, len: u64) {
+        let name = pack::path(id);
+        match pack::read_entries(self.backend, id, len) {
+            Ok(entries) => shelf.load(&PackListing { pack: id, len, entries }, false, None),
+            Err(flaw) => {
+                let entries = pack::rescan(self.backend, id, len);
+                let what = format!("{flaw}; {} frames were found in it all the same", entries.len());
+                self.problem(&name, &what);
+                shelf.load(&PackListing { pack: id, len, entries }, false, Some(flaw));
+            }
+        }
+    }
+
+    fn problem(&mut self, file: &str, what: &str) {
+        self.problems.push(Problem { file: file.to_owned(), what: what.to_owned() });
+    }
+}

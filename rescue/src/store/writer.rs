@@ -1,0 +1,256 @@
+//! Storing chunks and committing an image.
+//!
+//! The order is the promise: a pack is written, synced and renamed; then the index that lists it; then, after every chunk
+//! the manifest names was found in a pack of the right length, the manifest. Killed anywhere, the store holds whole
+//! images and packs that the next run uses again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    ChunkId, EncodedFrame, Error, FileId, Manifest, Store,
+    backend::Sink,
+    images, index,
+    index::PackListing,
+    manifest::ChunkRun,
+    pack::{self, Entry},
+};
+
+/// Stores chunks and commits images. Workers claim from several threads; dropped without a commit it leaves its
+/// finished packs for the next run.
+pub struct Writer {
+    store: Store,
+    claimed: Mutex<HashSet<ChunkId>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<OpenPack>,
+    /// Finished packs that no index file lists yet.
+    unlisted: Vec<PackListing>,
+    stored: u64,
+    /// A write failed: what is on the disk now is no longer known, so nothing more is written.
+    failed: bool,
+}
+
+struct OpenPack {
+    id: FileId,
+    sink: Box<dyn Sink>,
+    entries: Vec<Entry>,
+    at: u64,
+}
+
+impl Writer {
+    pub(super) fn new(store: Store) -> Result<Self, Error> {
+        Ok(Self { store, claimed: Mutex::default(), state: Mutex::default() })
+    }
+
+    /// Tells whether the store has no good copy of a chunk and nobody claimed it before: then the caller must encode
+    /// and [`Writer::put`] it. `true` exactly once a chunk and writer.
+    #[must_use]
+    pub fn claim(&self, id: &ChunkId) -> bool {
+        !self.is_known(id) && locked(&self.claimed).insert(*id)
+    }
+
+    /// Tells whether the store has a chunk already, in a place that nothing bad is known of. The zero chunk it has.
+    #[must_use]
+    pub fn is_known(&self, id: &ChunkId) -> bool {
+        *id == ChunkId::ZERO || self.store.shelf().trusted(id).is_some()
+    }
+
+    /// Returns how many bytes this writer stored so far.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        locked(&self.state).stored
+    }
+
+    /// Puts a frame into the open pack, and finishes the pack when it is full. Called from one thread.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] or [`Error::Io`]; this writer then stores nothing more.
+    pub fn put(&self, frame: &EncodedFrame) -> Result<(), Error> {
+        let mut state = self.writable()?;
+        let result = self.put_frame(&mut state, frame);
+        settle(&mut state, result)
+    }
+
+    fn put_frame(&self, state: &mut State, frame: &EncodedFrame) -> Result<(), Error> {
+        if u64::from(frame.header.plain_len) > self.store.chunk_len() {
+            let (len, max) = (frame.header.plain_len, self.store.chunk_len());
+            return Err(Error::Refused(format!("a chunk of {len} bytes does not belong in a store with chunks of {max}")));
+        }
+        if state.open.as_ref().is_some_and(|open| !pack::has_room(open.at, open.entries.len(), frame)) {
+            self.finish_pack(state)?;
+        }
+        let open = match &mut state.open {
+            Some(open) => open,
+            none => none.insert(self.begin_pack(frame)?),
+        };
+        let name = pack::path(open.id);
+        let needed = frame.len() + pack::ending_len(open.entries.len() + 1);
+        open.sink.write_all(&frame.bytes).map_err(Error::writing(self.store.backend(), &name, needed as u64))?;
+        let offset = u32::try_from(open.at).map_err(|_| Error::Refused("a pack grew beyond 64 MiB".to_owned()))?;
+        open.entries.push(Entry::of(&frame.header, offset));
+        open.at += frame.len() as u64;
+        state.stored += frame.len() as u64;
+        Ok(())
+    }
+
+    fn begin_pack(&self, first: &EncodedFrame) -> Result<OpenPack, Error> {
+        let id = FileId::random().map_err(Error::io("naming", "packs"))?;
+        let (backend, name) = (self.store.backend(), pack::path(id));
+        let chunk_len = u32::try_from(self.store.chunk_len()).unwrap_or(u32::MAX);
+        let header = pack::Header { store: self.store.id(), pack: id, chunk_len }.to_bytes();
+        let needed = (header.len() + first.len() + pack::ending_len(1)) as u64;
+        let mut sink = backend.create(&name).map_err(Error::writing(backend, &name, needed))?;
+        sink.write_all(&header).map_err(Error::writing(backend, &name, needed))?;
+        Ok(OpenPack { id, sink, entries: Vec::new(), at: header.len() as u64 })
+    }
+
+    fn finish_pack(&self, state: &mut State) -> Result<(), Error> {
+        let Some(mut open) = state.open.take() else { return Ok(()) };
+        let (backend, name) = (self.store.backend(), pack::path(open.id));
+        let ending = pack::ending(open.id, &open.entries);
+        let needed = ending.len() as u64;
+        open.sink.write_all(&ending).map_err(Error::writing(backend, &name, needed))?;
+        open.sink.finish().map_err(Error::writing(backend, &name, needed))?;
+        let len = open.at + ending.len() as u64;
+        self.check_len(&name, len)?;
+        let listing = PackListing { pack: open.id, len, entries: open.entries };
+        self.store.shelf_mut().add(&listing);
+        let claimed: Vec<_> = listing.entries.iter().map(|entry| entry.id).collect();
+        state.unlisted.push(listing);
+        if state.unlisted.iter().map(|list| list.entries.len()).sum::<usize>() >= index::ENTRIES {
+            self.list_packs(state)?;
+        }
+        // The shelf knows them now; forgetting them here keeps a long capture's memory flat.
+        let mut set = locked(&self.claimed);
+        claimed.iter().for_each(|id| {
+            set.remove(id);
+        });
+        Ok(())
+    }
+
+    /// Asks the storage how long a file is that it just took. Some have said yes and kept less.
+    fn check_len(&self, name: &str, len: u64) -> Result<(), Error> {
+        let kept = self.store.backend().len(name).map_err(Error::io("checking", name))?;
+        if kept == len {
+            return Ok(());
+        }
+        Err(Error::corrupt(name, kept.min(len), format!("{len} bytes were written, and the storage kept {kept}")))
+    }
+
+    fn list_packs(&self, state: &mut State) -> Result<(), Error> {
+        self.store.write_index(&state.unlisted)?;
+        state.unlisted.clear();
+        Ok(())
+    }
+
+    /// Makes everything stored so far durable, then the image: its manifest appears last.
+    ///
+    /// The image gets a new id, and as `stored_bytes` what this writer stored.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the manifest contradicts itself, [`Error::Missing`] when it names a chunk that no good
+    /// pack holds, or what a write ended with. There is no image then.
+    pub fn commit(&self, manifest: Manifest) -> Result<Manifest, Error> {
+        let mut state = self.writable()?;
+        let result = self.commit_image(&mut state, manifest);
+        settle(&mut state, result)
+    }
+
+    fn commit_image(&self, state: &mut State, mut manifest: Manifest) -> Result<Manifest, Error> {
+        let id = FileId::random().map_err(Error::io("naming", "images"))?;
+        let name = images::path(id);
+        manifest.version = u32::from(super::VERSION);
+        manifest.id = id.to_string();
+        manifest.stored_bytes = state.stored;
+        manifest.validate(self.store.chunk_len()).map_err(|what| Error::Invalid { file: name.clone(), what })?;
+        self.finish_pack(state)?;
+        self.list_packs(state)?;
+        self.check_chunks(&manifest)?;
+        let bytes = images::to_bytes(id, &manifest)?;
+        self.store.put(&name, &bytes)?;
+        // Read back, because the image exists only if this file is what was written.
+        let back = images::read(&self.store, id);
+        if back.as_ref().is_ok_and(|back| *back == manifest) {
+            return Ok(manifest);
+        }
+        let _ = self.store.backend().delete(&name);
+        Err(back.err().unwrap_or_else(|| Error::corrupt(&name, 0, "it came back different from what was written")))
+    }
+
+    /// Checks that every chunk the manifest names is there, in a pack whose file still has its length.
+    fn check_chunks(&self, manifest: &Manifest) -> Result<(), Error> {
+        let files: HashMap<String, u64> =
+            self.store.list("packs")?.into_iter().map(|file| (file.name, file.len)).collect();
+        let shelf = self.store.shelf();
+        let whole: Vec<bool> =
+            shelf.packs().iter().map(|pack| files.get(&pack::path(pack.id)) == Some(&pack.len)).collect();
+        for region in &manifest.regions {
+            for run in &region.chunks {
+                let ChunkRun::Data { first, ids } = run else { continue };
+                for (number, id) in (*first..).zip(ids) {
+                    let place = shelf.trusted(id).ok_or(Error::Missing { chunk: *id })?;
+                    let want = region.chunk_range(number, manifest.chunk_len).len();
+                    if u64::from(place.plain_len) != want {
+                        let what = format!("chunk {id} has {} bytes, its place on the disk {want}", place.plain_len);
+                        return Err(Error::Invalid { file: images::path_of(&manifest.id), what });
+                    }
+                    if !usize::try_from(place.pack).is_ok_and(|n| whole.get(n) == Some(&true)) {
+                        return Err(Error::Missing { chunk: *id });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends without an image. What was stored is kept and listed, for the next run to use.
+    ///
+    /// # Errors
+    /// What a write ended with; the store is whole all the same.
+    pub fn abandon(self) -> Result<(), Error> {
+        self.wind_up()
+    }
+
+    fn wind_up(&self) -> Result<(), Error> {
+        let mut state = locked(&self.state);
+        if state.failed {
+            // The unfinished pack goes first: on a full disk its space is what the index needs.
+            state.open = None;
+        }
+        let finished = self.finish_pack(&mut state);
+        finished.and(self.list_packs(&mut state))
+    }
+
+    fn writable(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let state = locked(&self.state);
+        if state.failed {
+            return Err(Error::Refused("an earlier write to the store failed, so nothing more is written".to_owned()));
+        }
+        Ok(state)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Nobody is left to tell; the next writer finds unlisted packs by itself.
+        let _ = self.wind_up();
+    }
+}
+
+fn settle<T>(state: &mut State, result: Result<T, Error>) -> Result<T, Error> {
+    if result.is_err() {
+        state.failed = true;
+        state.open = None;
+    }
+    result
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
