@@ -165,11 +165,7 @@ struct RecordPack {
 }
 
 /// Marks on the shelf what earlier verifies found.
-pub(super) fn load_records(
-    backend: &dyn Backend,
-    shelf: &mut Shelf,
-    problems: &mut Vec<Problem>,
-) -> Result<(), Error> {
+pub(super) fn load_records(backend: &dyn Backend, shelf: &mut Shelf, problems: &mut Vec<Problem>) -> Result<(), Error> {
     const WHAT: &str = "a verify found it damaged";
     for file in backend.list("damaged").map_err(Error::io("listing", "damaged"))? {
         match read_record(backend, &file.name) {

@@ -45,6 +45,8 @@ pub const TRAILER_LEN: usize = 64;
 pub const INDEX_HEAD_LEN: usize = 16;
 /// Bytes in an entry of an index.
 pub const ENTRY_LEN: usize = 48;
+/// The length of a pack without frames; writers make none, and readers need not mind.
+const MIN_LEN: u64 = (HEADER_LEN + INDEX_HEAD_LEN + TRAILER_LEN) as u64;
 /// Feature bits this program knows.
 const KNOWN_FEATURES: u32 = 0;
 
@@ -117,13 +119,7 @@ impl Entry {
     }
 
     pub(super) const fn of(header: &FrameHeader, offset: u32) -> Self {
-        Self {
-            id: header.id,
-            offset,
-            stored_len: header.stored_len,
-            plain_len: header.plain_len,
-            kind: header.kind,
-        }
+        Self { id: header.id, offset, stored_len: header.stored_len, plain_len: header.plain_len, kind: header.kind }
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -139,7 +135,13 @@ impl Entry {
         let raw: [u8; ENTRY_LEN] = fields.array(at).map_err(|e| e.to_string())?;
         let entry = Fields(&raw);
         let read = || {
-            Ok::<_, Truncated>((ChunkId(entry.array(0)?), entry.u32(32)?, entry.u32(36)?, entry.u32(40)?, entry.u8(44)?))
+            Ok::<_, Truncated>((
+                ChunkId(entry.array(0)?),
+                entry.u32(32)?,
+                entry.u32(36)?,
+                entry.u32(40)?,
+                entry.u8(44)?,
+            ))
         };
         let (id, offset, stored_len, plain_len, kind) = read().map_err(|e| e.to_string())?;
         let kind = Kind::from_code(kind).map_err(|fault| format!("chunk {id}: {fault}"))?;
@@ -202,11 +204,7 @@ impl Header {
         let read = || {
             Ok::<_, Truncated>((
                 (fields.u16(8)?, fields.u32(12)?, (fields.u16(10)?, fields.u32(52)?)),
-                Self {
-                    store: FileId(fields.array(16)?),
-                    pack: FileId(fields.array(32)?),
-                    chunk_len: fields.u32(48)?,
-                },
+                Self { store: FileId(fields.array(16)?), pack: FileId(fields.array(32)?), chunk_len: fields.u32(48)? },
             ))
         };
         let ((version, features, fixed), header) = read().map_err(|e| flaw(e.to_string()))?;
@@ -238,11 +236,7 @@ fn check_seal(fields: Fields<'_>, magic: &[u8], name: &str) -> Result<(), String
         return Err(format!("no {name} begins here"));
     }
     let found = xxh3_64(bytes);
-    if found == stored {
-        Ok(())
-    } else {
-        Err(format!("the {name} has XXH3 {found:016x}, and says {stored:016x}"))
-    }
+    if found == stored { Ok(()) } else { Err(format!("the {name} has XXH3 {found:016x}, and says {stored:016x}")) }
 }
 
 /// Returns index and trailer of a pack whose frames are `entries`.
@@ -319,7 +313,10 @@ fn parse_index(bytes: &[u8], trailer: &Trailer) -> Result<Vec<Entry>, Flaw> {
     let flaw = |what: String| Flaw::new(trailer.index, what);
     let found = xxh3_64(bytes);
     if found != trailer.index_sum {
-        return Err(flaw(format!("the pack's index has XXH3 {found:016x}, and should have {:016x}", trailer.index_sum)));
+        return Err(flaw(format!(
+            "the pack's index has XXH3 {found:016x}, and should have {:016x}",
+            trailer.index_sum
+        )));
     }
     let fields = Fields(bytes);
     let count = u32::try_from(trailer.count).unwrap_or(u32::MAX);
@@ -342,7 +339,7 @@ fn parse_index(bytes: &[u8], trailer: &Trailer) -> Result<Vec<Entry>, Flaw> {
 /// # Errors
 /// A [`Flaw`] naming the first thing that is wrong with either.
 pub fn read_entries(backend: &dyn Backend, pack: FileId, len: u64) -> Result<Vec<Entry>, Flaw> {
-    if !(HEADER_LEN as u64 + ending_len(0) as u64..=MAX_LEN).contains(&len) {
+    if !(MIN_LEN..=MAX_LEN).contains(&len) {
         return Err(Flaw::new(Extent::new(0, len), format!("no pack has {len} bytes")));
     }
     let name = path(pack);
@@ -364,7 +361,11 @@ pub fn read_header(backend: &dyn Backend, pack: FileId) -> Result<Header, Flaw> 
     let range = Extent::new(0, HEADER_LEN as u64);
     read(backend, &path(pack), range, &mut bytes)?;
     let header = Header::parse(&bytes)?;
-    if header.pack == pack { Ok(header) } else { Err(Flaw::new(range, format!("the header is that of pack {}", header.pack))) }
+    if header.pack == pack {
+        Ok(header)
+    } else {
+        Err(Flaw::new(range, format!("the header is that of pack {}", header.pack)))
+    }
 }
 
 fn read(backend: &dyn Backend, name: &str, range: Extent, buf: &mut [u8]) -> Result<(), Flaw> {
@@ -391,6 +392,7 @@ pub(super) fn rescan(backend: &dyn Backend, pack: FileId, len: u64) -> Vec<Entry
 
 /// Returns the first intact frame header that begins at or after `at`.
 fn next_header(backend: &dyn Backend, name: &str, mut at: u64, len: u64) -> Option<(u64, FrameHeader)> {
+    const OVERLAP: u64 = frame::HEADER_LEN as u64 - 1;
     let mut window = frame::HEADER_LEN as u64;
     while at.checked_add(frame::HEADER_LEN as u64)? <= len {
         let mut buf = vec![0; usize::try_from(window.min(len.saturating_sub(at))).ok()?];
@@ -403,7 +405,7 @@ fn next_header(backend: &dyn Backend, name: &str, mut at: u64, len: u64) -> Opti
             return found;
         }
         // A header may lie across the border of two windows. The first window is a header's own, as most will fit.
-        at = at.checked_add(buf.len() as u64)?.checked_sub(frame::HEADER_LEN as u64 - 1)?;
+        at = at.checked_add(buf.len() as u64)?.checked_sub(OVERLAP)?;
         window = 64 << 10;
     }
     None

@@ -89,9 +89,11 @@ impl Reader {
         // At most the longest chunk and a header: `Entry::read` bounded it.
         let len = usize::try_from(place.range().len()).map_err(|_| Fault::Truncated)?;
         self.frame.resize(len, 0);
-        self.store.backend().read_range(&name, u64::from(place.offset), &mut self.frame).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => Fault::Truncated,
-            _ => Fault::Io(e.to_string()),
+        self.store.backend().read_range(&name, u64::from(place.offset), &mut self.frame).map_err(|e| {
+            match e.kind() {
+                io::ErrorKind::UnexpectedEof => Fault::Truncated,
+                _ => Fault::Io(e.to_string()),
+            }
         })?;
         let header = FrameHeader::parse(&self.frame)?;
         if (header.id, header.stored_len, header.plain_len) == (*id, place.stored_len, place.plain_len) {

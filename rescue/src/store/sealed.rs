@@ -20,6 +20,7 @@ use crate::bytes::{Fields, Truncated};
 
 const TAIL_BEFORE: &str = "\"check\": \"";
 const TAIL_AFTER: &str = "\"\n}\n";
+const TAIL_LEN: usize = TAIL_BEFORE.len() + 64 + TAIL_AFTER.len();
 const FOOTER_LEN: usize = 80;
 /// A skippable frame of 72 bytes: every zstd program passes over it.
 const SKIPPABLE: [u8; 8] = [0x5e, 0x2a, 0x4d, 0x18, 72, 0, 0, 0];
@@ -80,8 +81,7 @@ pub fn seal_text(object: &str) -> String {
 /// # Errors
 /// [`Fault::Damaged`].
 pub fn open_text(bytes: &[u8]) -> Result<&str, Fault> {
-    let tail_len = TAIL_BEFORE.len() + 64 + TAIL_AFTER.len();
-    let at = bytes.len().checked_sub(tail_len).ok_or_else(|| damaged(0, "it is too short"))?;
+    let at = bytes.len().checked_sub(TAIL_LEN).ok_or_else(|| damaged(0, "it is too short"))?;
     let (body, tail) = bytes.split_at(at);
     let mut want = TAIL_BEFORE.to_owned();
     want.extend([&HEXLOWER.encode(blake3::hash(body).as_bytes()), TAIL_AFTER]);
@@ -141,7 +141,10 @@ pub fn unpack(kind: Packed, id: FileId, bytes: &[u8]) -> Result<Vec<u8>, Fault> 
         return Err(damaged(at, format!("it is {says} by its footer and {id} by its name")));
     }
     if json_len > MAX_JSON {
-        return Err(damaged(at, format!("its footer says {json_len} bytes of JSON, and no file has more than {MAX_JSON}")));
+        return Err(damaged(
+            at,
+            format!("its footer says {json_len} bytes of JSON, and no file has more than {MAX_JSON}"),
+        ));
     }
     let json = inflate(stored, json_len).map_err(|e| damaged(0, format!("it cannot be decompressed: {e}")))?;
     if json.len() as u64 == json_len {

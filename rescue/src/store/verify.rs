@@ -18,8 +18,7 @@ use super::{
     ChunkId, Error, FileId, ImageDamage, Manifest, PackDamage, Problem, Reader, Store, Verified,
     backend::read_file,
     config::{self, Config, seal_error},
-    damage,
-    images, index,
+    damage, images, index,
     manifest::ChunkRun,
     pack::{self, Entry, Flaw},
     shelf::{Place, entries_sum},
@@ -187,7 +186,7 @@ impl Store {
                 Depth::Decode => shelf.places(id).first().copied(),
             };
             let Some(place) = place else { continue };
-            if !seen.get(&place.pack).is_some_and(|offsets| offsets.binary_search(&place.offset).is_ok()) {
+            if seen.get(&place.pack).is_none_or(|offsets| offsets.binary_search(&place.offset).is_err()) {
                 frames.entry(place.pack).or_default().push((*id, place));
             }
         }
@@ -319,7 +318,10 @@ impl Store {
         for file in self.list("undo")? {
             let Some(id) = undo::id_of(&file.name) else { continue };
             let bytes = read(&file.name, undo::MAX_LEN);
-            note(&file.name, bytes.and_then(|bytes| undo::parse(id, &bytes).map_err(|f| seal_error(&file.name, f)).map(drop)));
+            note(
+                &file.name,
+                bytes.and_then(|bytes| undo::parse(id, &bytes).map_err(|f| seal_error(&file.name, f)).map(drop)),
+            );
         }
         out.extend(lost.into_iter().map(damage::missing_pack));
         out.extend(damage::check_records(self)?);

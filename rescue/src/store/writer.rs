@@ -80,7 +80,9 @@ impl Writer {
     fn put_frame(&self, state: &mut State, frame: &EncodedFrame) -> Result<(), Error> {
         if u64::from(frame.header.plain_len) > self.store.chunk_len() {
             let (len, max) = (frame.header.plain_len, self.store.chunk_len());
-            return Err(Error::Refused(format!("a chunk of {len} bytes does not belong in a store with chunks of {max}")));
+            return Err(Error::Refused(format!(
+                "a chunk of {len} bytes does not belong in a store with chunks of {max}"
+            )));
         }
         if state.open.as_ref().is_some_and(|open| !pack::has_room(open.at, open.entries.len(), frame)) {
             self.finish_pack(state)?;

@@ -81,9 +81,8 @@ impl Backend for MemoryBackend {
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<Listing>> {
-        let inside = |name: &str| {
-            folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
-        };
+        let inside =
+            |name: &str| folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
         Ok(self
             .files()
             .iter()

@@ -25,7 +25,6 @@ pub struct Listing {
 }
 
 /// Files by name. Methods may be called from several threads at once.
-#[expect(clippy::len_without_is_empty, reason = "`len` is of a file, not of the backend")]
 pub trait Backend: Send + Sync {
     /// Returns what messages call the place.
     fn place(&self) -> String;

@@ -77,7 +77,9 @@ impl Disk {
                 }
                 let id = ChunkId::of(self.slice(Extent::new(range.start + inside.start, range.start + inside.end)));
                 match region.chunks.last_mut() {
-                    Some(ChunkRun::Data { first, ids }) if id != ChunkId::ZERO && *first + ids.len() as u64 == number => {
+                    Some(ChunkRun::Data { first, ids })
+                        if id != ChunkId::ZERO && *first + ids.len() as u64 == number =>
+                    {
                         ids.push(id);
                     }
                     Some(ChunkRun::Zero { first, count }) if id == ChunkId::ZERO && *first + *count == number => {
@@ -139,7 +141,6 @@ pub fn memory_store() -> Store {
 pub fn store_on(backend: impl Backend + 'static) -> Store {
     Store::create_on(Arc::new(backend), CreateOptions { chunk_len: CHUNK }).unwrap()
 }
-
 
 /// Stores the chunks of a disk and commits its image.
 pub fn capture(store: &Store, disk: &Disk) -> Result<Manifest, Error> {
