@@ -6,6 +6,7 @@
 pub mod block;
 pub mod bytes;
 pub mod escape;
+pub mod exit;
 pub mod extent;
 pub mod fs;
 pub mod job;

@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod monitor;
 pub mod plan;
 pub mod report;
+pub mod stores;
 pub mod survey;
 pub mod view;
 

@@ -3,3 +3,9 @@
 #![allow(unsafe_code, reason = "every block says what makes it sound")]
 
 pub mod ioctl;
+pub mod kmod;
+pub mod mount;
+pub mod power;
+pub mod process;
+pub mod tty;
+pub mod uevent;

@@ -1,0 +1,137 @@
+//! Mounting, unmounting and the list of what is mounted.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
+
+pub use nix::mount::MsFlags;
+use nix::mount::{MntFlags, mount as sys_mount, umount2};
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// Major and minor number of the device; major 0 where there is none.
+    pub device: (u32, u32),
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// The file system's name, `ext4`.
+    pub fs: String,
+    /// What was mounted: a device node, or a word.
+    pub source: OsString,
+    /// Whether nothing can be written through this mount.
+    pub read_only: bool,
+}
+
+/// Mounts `source` on `target`.
+///
+/// # Errors
+/// What the kernel said; `ENODEV` when it does not know the file system.
+pub fn mount(source: &OsStr, target: &Path, fs: &str, flags: MsFlags, options: &str) -> io::Result<()> {
+    let options = (!options.is_empty()).then_some(options);
+    Ok(sys_mount(Some(source), target, Some(fs), flags, options)?)
+}
+
+/// Unmounts `target`; a mount that is in use stays.
+///
+/// # Errors
+/// What the kernel said; `EBUSY` when something is open in it.
+pub fn unmount(target: &Path) -> io::Result<()> {
+    Ok(umount2(target, MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
+/// Makes the file system at `target` read-only, which brings all it holds to the medium.
+///
+/// # Errors
+/// What the kernel said; `EBUSY` when something is open for writing in it.
+pub fn remount_read_only(target: &Path) -> io::Result<()> {
+    Ok(sys_mount(None::<&str>, target, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)?)
+}
+
+/// Lists what is mounted, in the order it was mounted.
+///
+/// # Errors
+/// When `/proc/self/mountinfo` cannot be read.
+pub fn mounts() -> io::Result<Vec<Mounted>> {
+    Ok(parse_mountinfo(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Parses `mountinfo`: `36 35 98:0 /root /target opts [tags…] - fs source superopts`. Lines that make no sense are
+/// left out.
+///
+/// Source: Linux kernel, filesystems/proc.rst, section 3.5.
+#[must_use]
+pub fn parse_mountinfo(text: &[u8]) -> Vec<Mounted> {
+    text.split(|b| *b == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mounted> {
+    let mut words = line.split(|b| *b == b' ');
+    let (major, minor) = std::str::from_utf8(words.nth(2)?).ok()?.split_once(':')?;
+    let target = unescape(words.nth(1)?);
+    let options = words.next()?;
+    words.find(|word| *word == b"-")?;
+    let fs = String::from_utf8_lossy(words.next()?).into_owned();
+    let source = OsString::from_vec(unescape(words.next()?));
+    let super_options = words.next().unwrap_or_default();
+    let read_only = |options: &[u8]| options.split(|b| *b == b',').any(|option| option == b"ro");
+    Some(Mounted {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        target: PathBuf::from(OsStr::from_bytes(&target)),
+        fs,
+        source,
+        read_only: read_only(options) || read_only(super_options),
+    })
+}
+
+/// Undoes the kernel's `\040` for spaces, tabs, newlines and backslashes.
+fn unescape(word: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        let value = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match value {
+            Some(byte) => {
+                out.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_are_read_with_tags_and_escapes() {
+        let text = b"22 1 0:21 / /proc rw,nosuid shared:5 - proc proc rw\n\
+            40 22 8:17 /sub /run/My\\040Disk\\134x ro,noatime - ext4 /dev/sdb1 rw,errors=remount-ro\n\
+            41 22 8:18 / /m rw shared:1 master:2 - vfat /dev/sdb2 ro\nnonsense\n\n1 2 x:y / /z rw - a b c\n";
+        let got = parse_mountinfo(text);
+        assert_eq!(got.len(), 3);
+        assert_eq!(got[0].fs, "proc");
+        assert!(!got[0].read_only);
+        assert_eq!((got[1].device, got[1].target.as_path()), ((8, 17), Path::new("/run/My Disk\\x")));
+        assert!(got[1].read_only && got[2].read_only, "by the mount, by the superblock");
+        assert_eq!(got[2].source, "/dev/sdb2");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn no_mountinfo_makes_it_panic(text in "[0-9: /\\\\a-z\n-]{0,120}") {
+            let _ = parse_mountinfo(text.as_bytes());
+        }
+    }
+}
