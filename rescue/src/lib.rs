@@ -9,6 +9,7 @@ pub mod escape;
 pub mod exit;
 pub mod extent;
 pub mod fs;
+pub mod init;
 pub mod job;
 pub mod store;
 pub mod sys;

@@ -1,0 +1,250 @@
+//! PID 1: mounts, drivers, consoles, supervision, and the orderly end.
+//!
+//! Rules here: nothing may end this process, for the kernel dies with it. So every step runs behind `catch_unwind`, a
+//! step that fails is reported and left out, nothing prints with macros that panic, and waits have limits.
+
+pub mod cmdline;
+pub mod console;
+pub mod glob;
+pub mod hotplug;
+pub mod log;
+pub mod modprobe;
+pub mod modules;
+pub mod mounts;
+pub mod port;
+pub mod supervise;
+pub mod unattended;
+
+mod attend;
+
+use std::{
+    fs,
+    io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::sys::signal::{SigSet, Signal};
+
+use self::{
+    console::{Console, Role},
+    hotplug::Devices,
+    log::Level,
+    modules::Loader,
+    supervise::{Child, Next},
+};
+use crate::sys::{power, process, process::Reaper, tty, uevent::Listener};
+
+/// How the machine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It goes off.
+    PowerOff,
+    /// It starts again.
+    Reboot,
+}
+
+/// What PID 1's threads share.
+struct Machine {
+    reaper: Reaper,
+    devices: Devices,
+    parsed: cmdline::Parsed,
+    endings: Sender<Ending>,
+    ending: AtomicBool,
+}
+
+impl Machine {
+    /// Asks for the machine's end; the first to ask decides.
+    fn end(&self, how: Ending) {
+        if !self.ending.swap(true, Ordering::SeqCst) {
+            let _ = self.endings.send(how);
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+}
+
+/// How long programs have to end before they are killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Is PID 1, for as long as the machine runs.
+pub fn main() -> ! {
+    std::panic::set_hook(Box::new(|fault| log::line(Level::Error, fault)));
+    let (endings, asked) = unbounded();
+    step("mounting", mounts::mount_all);
+    step("opening the console", open_console);
+    step("setting the kernel up", set_kernel_up);
+    log::line(Level::Info, concat!("version ", env!("CARGO_PKG_VERSION"), " is PID 1"));
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let devices = Devices::new(Loader::for_running_kernel(&line));
+    let parsed = cmdline::parse(&line);
+    let machine = Arc::new(Machine { reaper: Reaper::new(), devices, parsed, endings, ending: AtomicBool::new(false) });
+    step("starting", || start(&machine, &line));
+    loop {
+        wait_for_end(&machine, &asked);
+    }
+}
+
+/// Runs one step. Whatever goes wrong in it is reported, and the next one follows.
+fn step(name: &str, work: impl FnOnce() -> io::Result<()>) {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::error(name, &error),
+        // The hook has told what and where.
+        Err(_) => log::line(Level::Error, format!("{name} stopped half-way")),
+    }
+}
+
+/// Runs `work` in a thread of its own; when it ends or panics it is run again after a pause.
+fn forever(name: &'static str, work: impl Fn() + Send + 'static) {
+    let body = move || loop {
+        step(name, || {
+            work();
+            Ok(())
+        });
+        std::thread::sleep(Duration::from_secs(1));
+    };
+    if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(body) {
+        log::error(name, &error);
+    }
+}
+
+fn open_console() -> io::Result<()> {
+    let console = tty::open(Path::new("/dev/console"))?;
+    nix::unistd::dup2_stdin(&console)?;
+    nix::unistd::dup2_stdout(&console)?;
+    Ok(nix::unistd::dup2_stderr(&console)?)
+}
+
+fn set_kernel_up() -> io::Result<()> {
+    nix::unistd::sethostname("rescue")?;
+    power::catch_ctrl_alt_del()?;
+    mounts::provide_modprobe()?;
+    // Our own lines are many and wanted; the kernel would drop all but a few a second.
+    let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    // Only what is critical may write over a screen; the log has all of it.
+    fs::write("/proc/sys/kernel/printk", "3 4 1 7\n")
+}
+
+fn start(machine: &Arc<Machine>, line: &str) -> io::Result<()> {
+    let reaping = Arc::clone(machine);
+    forever("reaper", move || {
+        loop {
+            reaping.reaper.collect_one();
+        }
+    });
+    step("waiting for signals", || listen_for_signals(machine));
+    step("loading drivers", || load_drivers(machine));
+    let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+    let consoles = console::consoles(line, &active, &|name| Path::new("/dev").join(name).exists());
+    start_consoles(machine, &consoles);
+    Ok(())
+}
+
+/// The signals that ask PID 1 for an end: Ctrl-Alt-Del, and what `poweroff`, `halt` and `reboot` of busybox send.
+const END_SIGNALS: [(Signal, Ending); 5] = [
+    (Signal::SIGINT, Ending::Reboot),
+    (Signal::SIGTERM, Ending::Reboot),
+    (Signal::SIGUSR1, Ending::PowerOff),
+    (Signal::SIGUSR2, Ending::PowerOff),
+    (Signal::SIGPWR, Ending::PowerOff),
+];
+
+fn listen_for_signals(machine: &Arc<Machine>) -> io::Result<()> {
+    let set: SigSet = END_SIGNALS.iter().map(|(signal, _)| *signal).collect();
+    // Threads started from here on inherit the block; the one or two before it ignore these signals by default.
+    set.thread_block()?;
+    let machine = Arc::clone(machine);
+    forever("signals", move || {
+        let Ok(signal) = set.wait() else { return };
+        if let Some((_, how)) = END_SIGNALS.iter().find(|(known, _)| *known == signal) {
+            log::line(Level::Info, format!("{signal} asks for {how:?}"));
+            machine.end(*how);
+        }
+    });
+    Ok(())
+}
+
+fn load_drivers(machine: &Arc<Machine>) -> io::Result<()> {
+    // Before the walk, so that what appears meanwhile is announced.
+    let listener = Listener::open()?;
+    let listening = Arc::clone(machine);
+    forever("hotplug", move || {
+        if let Err(error) = listening.devices.listen(&listener) {
+            log::error("listening for devices", &error);
+        }
+    });
+    machine.devices.coldplug();
+    if !machine.devices.settle(Duration::from_millis(400), Duration::from_secs(8)) {
+        log::line(Level::Info, "devices are still coming");
+    }
+    Ok(())
+}
+
+fn start_consoles(machine: &Arc<Machine>, consoles: &[Console]) {
+    let unattended = machine.parsed.job.is_some() || !machine.parsed.problems.is_empty();
+    let mut first = true;
+    for console in consoles {
+        let next = match console.role {
+            Role::Screen if unattended && first => Next::Start(Child::Unattended { failed: machine.parsed.failed }),
+            Role::Screen if unattended => {
+                let path = consoles.first().map(|c| c.path.display().to_string()).unwrap_or_default();
+                Next::Ask { message: format!("An unattended job is shown on {path}."), limit: None }
+            }
+            Role::Screen => Next::Start(Child::Tui),
+            Role::Shell => Next::Start(Child::Shell),
+            Role::Log => {
+                let path = console.path.clone();
+                forever("log", move || drop(log::show_on(&path)));
+                continue;
+            }
+        };
+        first = false;
+        let (machine, console) = (Arc::clone(machine), console.clone());
+        forever("console", move || attend::attend(&machine, &console, next.clone()));
+    }
+}
+
+fn wait_for_end(machine: &Machine, asked: &Receiver<Ending>) {
+    let Ok(how) = asked.recv() else {
+        std::thread::sleep(Duration::from_secs(60));
+        return;
+    };
+    step("ending", || {
+        say(match how {
+            Ending::PowerOff => "Powering off ...",
+            Ending::Reboot => "Starting again ...",
+        });
+        process::end_all(GRACE);
+        Ok(())
+    });
+    step("unmounting", || {
+        mounts::unmount_all();
+        Ok(())
+    });
+    power::sync();
+    tty::drain(&io::stdout());
+    let error = match how {
+        Ending::PowerOff => power::power_off(),
+        Ending::Reboot => power::restart(),
+    };
+    log::error("the kernel did not end", &error);
+    say("The machine did not end by itself. It is safe to switch it off.");
+    // Not again at once: whoever asked may ask again.
+    machine.ending.store(false, Ordering::SeqCst);
+}
+
+/// Writes a line to `/dev/console`.
+fn say(text: &str) {
+    log::line(Level::Info, text);
+    let _ = writeln!(io::stdout(), "\r\n{text}");
+    let _ = io::stdout().flush();
+}
