@@ -3,6 +3,13 @@
 //! Nothing is mounted and nothing is written. An allocation map may keep too much, never too little: whatever is not
 //! understood widens the map, at the worst to the whole region, and says so in [`Survey::widened`].
 
+pub mod detect;
+pub mod ext;
+pub mod fat;
+pub mod map;
+mod reader;
+pub mod swap;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -65,8 +72,8 @@ impl Survey {
 
 /// Names what `region` holds, without reading its allocation map. Unreadable bytes count as unrecognised.
 #[must_use]
-pub fn detect(_region: &dyn ReadAt) -> Option<Detected> {
-    None
+pub fn detect(region: &dyn ReadAt) -> Option<Detected> {
+    detect::all(region).into_iter().next()
 }
 
 /// Finds what `region` holds and which of its bytes must be kept. Anything unreadable or not understood widens the map.
@@ -74,5 +81,22 @@ pub fn detect(_region: &dyn ReadAt) -> Option<Detected> {
 /// * `region`: the bytes of one partition, or of a whole disk without a table.
 #[must_use]
 pub fn survey(region: &dyn ReadAt) -> Survey {
-    Survey::whole(region.len(), None, "not recognised")
+    let mut found = detect::all(region).into_iter();
+    let Some(first) = found.next() else {
+        return Survey::whole(region.len(), None, "kept whole: nothing was recognised in it");
+    };
+    let others = found.map(|other| other.name).collect::<Vec<_>>();
+    if !others.is_empty() {
+        let reason = format!("kept whole: it looks like {} and also like {}", first.name, others.join(", "));
+        return Survey::whole(region.len(), Some(first), reason);
+    }
+    match first.name.as_str() {
+        "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, first),
+        "vfat" => fat::survey(region, first),
+        "swap" | "swsuspend" => swap::survey(region, first),
+        name => {
+            let reason = format!("kept whole: {name} is not read yet");
+            Survey::whole(region.len(), Some(first), reason)
+        }
+    }
 }

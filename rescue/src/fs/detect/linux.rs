@@ -1,0 +1,137 @@
+//! XFS, Btrfs, F2FS, NILFS2, ZFS, ISO 9660, UDF, HFS: formats whose magic number alone is not enough.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::{Detected, Probe, named, text, utf16, uuid_at};
+use crate::{bytes::Fields, units::KIB};
+
+/// Lists what is there.
+pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
+    [xfs, xfs_log, btrfs, f2fs, nilfs2, zfs, iso9660, udf, hfs].iter().filter_map(|format| format(probe)).collect()
+}
+
+/// Source: Linux kernel, fs/xfs/libxfs/xfs_format.h, `struct xfs_dsb`; big endian.
+fn xfs(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(0, 512)?;
+    let f = Fields(&bytes);
+    let (block, sector, inode) = (f.u32_be(4).ok()?, f.u16_be(102).ok()?, f.u16_be(104).ok()?);
+    let possible = (512..=65536).contains(&block)
+        && block.is_power_of_two()
+        && (512..=32768).contains(&sector)
+        && sector.is_power_of_two()
+        && (256..=2048).contains(&inode)
+        && f.u32_be(88).ok()? > 0;
+    (f.has(0, b"XFSB") && possible).then(|| Detected {
+        label: bytes.get(108..120).and_then(text),
+        uuid: uuid_at(&bytes, 32),
+        block_size: Some(block),
+        ..named("xfs")
+    })
+}
+
+/// An external log begins with a log record: magic, cycle, version 1 or 2.
+fn xfs_log(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(0, 512)?;
+    let f = Fields(&bytes);
+    let found = f.u32_be(0).ok()? == 0xfeed_babe && (1..=2).contains(&f.u32_be(8).ok()?);
+    found.then(|| Detected { uuid: uuid_at(&bytes, 304), ..named("xfs_external_log") })
+}
+
+/// Source: Linux kernel, include/uapi/linux/btrfs_tree.h, `struct btrfs_super_block` at 64 KiB; little endian.
+fn btrfs(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(64 * KIB, 4096)?;
+    let f = Fields(&bytes);
+    f.has(64, b"_BHRfS_M").then(|| Detected {
+        label: bytes.get(299..555).and_then(text),
+        uuid: uuid_at(&bytes, 32),
+        block_size: f.u32(144).ok(),
+        ..named("btrfs")
+    })
+}
+
+/// Source: Linux kernel, include/linux/f2fs_fs.h; two superblocks, 4 KiB apart.
+fn f2fs(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(1024, 1400).filter(|bytes| Fields(bytes).u32(0) == Ok(0xf2f5_2010))?;
+    let f = Fields(&bytes);
+    Some(Detected {
+        version: Some(format!("{}.{}", f.u16(4).ok()?, f.u16(6).ok()?)),
+        label: bytes.get(124..1148).and_then(utf16),
+        uuid: uuid_at(&bytes, 108),
+        ..named("f2fs")
+    })
+}
+
+/// Source: Linux kernel, include/uapi/linux/nilfs2_ondisk.h. The magic number is short, so revision and length as well.
+fn nilfs2(probe: &Probe<'_>) -> Option<Detected> {
+    let is = |bytes: &[u8]| {
+        let f = Fields(bytes);
+        f.u16(6) == Ok(0x3434) && f.u32(0) == Ok(2) && f.u16(8).is_ok_and(|len| (96..=1024).contains(&len))
+    };
+    // The second superblock is in the last whole 4 KiB but one.
+    let second = (probe.len() / 4096).saturating_sub(1).saturating_mul(4096);
+    let bytes = [1024, second].iter().find_map(|offset| probe.at(*offset, 1024).filter(|bytes| is(bytes)))?;
+    Some(Detected { label: bytes.get(168..248).and_then(text), uuid: uuid_at(&bytes, 152), ..named("nilfs2") })
+}
+
+/// Four labels of 256 KiB, two at each end, each with a ring of uberblocks from its middle on.
+fn zfs(probe: &Probe<'_>) -> Option<Detected> {
+    let end = probe.len() & !(256 * KIB - 1);
+    let labels = [Some(0), Some(256 * KIB), end.checked_sub(512 * KIB), end.checked_sub(256 * KIB)];
+    let mut uberblocks = 0u32;
+    for label in labels.into_iter().flatten() {
+        let Some(ring) = probe.at(label.saturating_add(128 * KIB), 128 << 10) else { continue };
+        for uberblock in ring.chunks_exact(1024).map(Fields) {
+            let magic = 0x00ba_b10c;
+            uberblocks = uberblocks.saturating_add(u32::from(
+                uberblock.u64(0).is_ok_and(|found| found == magic || found.swap_bytes() == magic),
+            ));
+        }
+    }
+    // A few are left over on disks that were in a pool once.
+    (uberblocks >= 4).then(|| named("zfs_member"))
+}
+
+/// Source: ECMA-119, primary volume descriptor in sector 16.
+fn iso9660(probe: &Probe<'_>) -> Option<Detected> {
+    (16..32u64).find_map(|sector| {
+        let bytes = probe.at(sector.saturating_mul(2048), 2048)?;
+        let f = Fields(&bytes);
+        let primary = f.has(0, b"\x01CD001") || f.has(8, b"\x01CDROM");
+        primary.then(|| Detected {
+            label: bytes.get(40..72).and_then(text),
+            block_size: Some(2048),
+            ..named("iso9660")
+        })
+    })
+}
+
+/// Source: ECMA-167, volume recognition sequence from byte 32768 on.
+fn udf(probe: &Probe<'_>) -> Option<Detected> {
+    let sectors = (0..64u64).map(|n| (n.saturating_mul(2048)).saturating_add(32 * KIB));
+    let mut begun = false;
+    for offset in sectors {
+        let bytes = probe.at(offset, 6)?;
+        let f = Fields(&bytes);
+        if f.has(1, b"NSR02") || f.has(1, b"NSR03") {
+            return begun.then(|| named("udf"));
+        }
+        begun |= f.has(1, b"BEA01");
+        if !(f.has(1, b"BEA01") || f.has(1, b"CD001") || f.has(1, b"BOOT2") || f.has(1, b"CDW02")) {
+            return None;
+        }
+    }
+    None
+}
+
+/// HFS+, HFSX, and HFS with or without an HFS+ volume inside.
+fn hfs(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(1024, 512)?;
+    let f = Fields(&bytes);
+    let version = f.u16_be(2).ok()?;
+    if (f.has(0, b"H+") && version == 4) || (f.has(0, b"HX") && version == 5) {
+        return Some(Detected { block_size: f.u32_be(40).ok(), ..named("hfsplus") });
+    }
+    let allocation = f.u32_be(20).ok()?;
+    let plausible = allocation > 0 && allocation.is_multiple_of(512);
+    (f.has(0, b"BD") && plausible).then(|| named(if f.has(124, b"H+") { "hfsplus" } else { "hfs" }))
+}

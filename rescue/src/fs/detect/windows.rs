@@ -1,0 +1,148 @@
+//! NTFS, exFAT, ReFS, BitLocker.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::{Detected, Probe, State, named, utf16};
+use crate::bytes::Fields;
+
+/// Lists what is there; at most one, since all begin in the boot sector.
+pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
+    [ntfs, exfat, refs, bitlocker].iter().find_map(|format| format(probe)).into_iter().collect()
+}
+
+/// Source: ntfs-3g, include/ntfs-3g/layout.h.
+fn ntfs(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(0, 512).filter(|bytes| Fields(bytes).has(3, b"NTFS    "))?;
+    let f = Fields(&bytes);
+    let (sector, per_cluster) = (u64::from(f.u16(11).ok()?), f.u8(13).ok()?);
+    if !sector.is_power_of_two() || !(256..=4096).contains(&sector) {
+        return None;
+    }
+    // From 0x80 on the field is a negative power of two: clusters of more than 64 KiB.
+    let sectors = match per_cluster {
+        0 => return None,
+        small @ ..=128 => u64::from(small),
+        large => 1u64.checked_shl(256u32.checked_sub(u32::from(large))?)?,
+    };
+    let cluster = sectors.checked_mul(sector).filter(|len| *len <= 2 << 20)?;
+    let (label, state) = ntfs_volume(probe, f, cluster).unwrap_or((None, State::Unknown));
+    Some(Detected {
+        label,
+        uuid: Some(format!("{:016X}", f.u64(72).ok()?)),
+        block_size: u32::try_from(cluster).ok(),
+        state,
+        ..named("ntfs")
+    })
+}
+
+/// Reads label and state from `$Volume`, record 3 of the MFT.
+fn ntfs_volume(probe: &Probe<'_>, boot: Fields<'_>, cluster: u64) -> Option<(Option<String>, State)> {
+    let per_record = boot.u8(64).ok()?;
+    let record_len = match per_record {
+        0 => return None,
+        small @ ..=127 => u64::from(small).checked_mul(cluster)?,
+        large => 1u64.checked_shl(256u32.checked_sub(u32::from(large))?)?,
+    };
+    let record_len = usize::try_from(record_len).ok().filter(|len| (256..=65536).contains(len))?;
+    let mft = boot.u64(48).ok()?.checked_mul(cluster)?;
+    let mut bytes = probe.at(mft.checked_add((record_len as u64).checked_mul(3)?)?, record_len)?;
+    if !Fields(&bytes).has(0, b"FILE") {
+        return None;
+    }
+    unfix(&mut bytes)?;
+    let f = Fields(&bytes);
+    let (mut at, mut label, mut state) = (usize::from(f.u16(20).ok()?), None, State::Unknown);
+    // Attributes are at least 24 bytes long here, so the loop ends with the record.
+    while let (Ok(kind), Ok(len)) = (f.u32(at), f.u32(at.saturating_add(4))) {
+        let len = usize::try_from(len).ok().filter(|len| *len >= 24)?;
+        let attribute = Fields(f.slice(at, len).ok()?);
+        let resident = attribute.u8(8).ok()? == 0;
+        let value = || {
+            let (len, from) = (attribute.u32(16).ok()?, attribute.u16(20).ok()?);
+            attribute.slice(usize::from(from), usize::try_from(len).ok()?).ok()
+        };
+        match kind {
+            0x60 if resident => label = utf16(value()?),
+            0x70 if resident => {
+                let dirty = Fields(value()?).u16(10).ok()? & 1 != 0;
+                state = if dirty { State::Dirty } else { State::Clean };
+            }
+            u32::MAX => break,
+            _ => {}
+        }
+        at = at.checked_add(len)?;
+    }
+    Some((label, state))
+}
+
+/// Puts back the last two bytes of every 512, which NTFS replaces to find torn writes.
+fn unfix(record: &mut [u8]) -> Option<()> {
+    let f = Fields(record);
+    let (at, count) = (usize::from(f.u16(4).ok()?), usize::from(f.u16(6).ok()?));
+    let originals = f.slice(at.checked_add(2)?, count.checked_sub(1)?.checked_mul(2)?).ok()?.to_vec();
+    for (sector, original) in record.chunks_exact_mut(512).zip(originals.chunks_exact(2)) {
+        sector.get_mut(510..)?.copy_from_slice(original);
+    }
+    Some(())
+}
+
+/// Source: Microsoft, exFAT file system specification 1.0.
+fn exfat(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(0, 512).filter(|bytes| Fields(bytes).has(3, b"EXFAT   "))?;
+    let f = Fields(&bytes);
+    let (sector_shift, cluster_shift) = (u32::from(f.u8(108).ok()?), u32::from(f.u8(109).ok()?));
+    let shift = sector_shift.checked_add(cluster_shift).filter(|shift| *shift <= 25)?;
+    if !(9..=12).contains(&sector_shift) || !f.has(510, &[0x55, 0xaa]) {
+        return None;
+    }
+    let serial = f.u32(100).ok()?;
+    let dirty = f.u16(106).ok()? & 2 != 0;
+    Some(Detected {
+        version: Some(format!("{}.{}", f.u8(105).ok()?, f.u8(104).ok()?)),
+        label: exfat_label(probe, f, sector_shift, shift),
+        uuid: Some(format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff)),
+        block_size: Some(1 << shift),
+        state: if dirty { State::Dirty } else { State::Clean },
+        ..named("exfat")
+    })
+}
+
+/// Looks for the label entry (type 83) in the root directory.
+fn exfat_label(probe: &Probe<'_>, boot: Fields<'_>, sector_shift: u32, shift: u32) -> Option<String> {
+    let (fat, heap) = (u64::from(boot.u32(80).ok()?), u64::from(boot.u32(88).ok()?));
+    let (clusters, mut cluster) = (u64::from(boot.u32(92).ok()?), u64::from(boot.u32(96).ok()?));
+    let cluster_len = 1u64.checked_shl(shift)?;
+    // A label stands near the start; a directory of more than a thousand clusters is searched no further.
+    for _ in 0..1000 {
+        let index = cluster.checked_sub(2).filter(|index| *index < clusters)?;
+        let offset = heap.checked_shl(sector_shift)?.checked_add(index.checked_mul(cluster_len)?)?;
+        for part in 0..cluster_len.div_ceil(65536) {
+            let len = usize::try_from(cluster_len.min(65536)).ok()?;
+            let bytes = probe.at(offset.checked_add(part.checked_mul(65536)?)?, len)?;
+            for entry in bytes.chunks_exact(32).map(Fields) {
+                match entry.u8(0).ok()? {
+                    0 => return None,
+                    0x83 => {
+                        let len = usize::from(entry.u8(1).ok()?).min(11).checked_mul(2)?;
+                        return utf16(entry.slice(2, len).ok()?);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let link = fat.checked_shl(sector_shift)?.checked_add(cluster.checked_mul(4)?)?;
+        cluster = u64::from(Fields(&probe.at(link, 4)?).u32(0).ok()?);
+    }
+    None
+}
+
+fn refs(probe: &Probe<'_>) -> Option<Detected> {
+    probe.has(0, b"\0\0\0ReFS\0").then(|| named("ReFS"))
+}
+
+/// BitLocker's own boot sector, and the one that lets old systems see a FAT volume ("To Go").
+fn bitlocker(probe: &Probe<'_>) -> Option<Detected> {
+    let to_go = [0x3b, 0xd6, 0x67, 0x49, 0x29, 0x2e, 0xd8, 0x4a, 0x83, 0x99, 0xf6, 0xa3, 0x39, 0xe3, 0xd0, 0x01];
+    let fve = probe.has(3, b"-FVE-FS-") || (probe.has(3, b"MSWIN4.1") && probe.has(424, &to_go));
+    fve.then(|| named("BitLocker"))
+}

@@ -1,0 +1,102 @@
+//! FAT12, FAT16 and FAT32: the allocation map from every copy of the FAT, checked against the directories.
+
+pub mod bpb;
+pub mod table;
+pub mod walk;
+
+use super::{
+    Detected, State, Survey,
+    detect::text,
+    map::{self, MapBuilder, runs_of_ones},
+};
+use crate::{
+    block::ReadAt,
+    extent::{Extent, ExtentSet},
+};
+use bpb::{Bpb, Kind};
+
+/// Names the FAT file system in `region`.
+#[must_use]
+pub fn detect(region: &dyn ReadAt) -> Option<Detected> {
+    let bpb = read_bpb(region).ok()?;
+    let dirty = bpb.dirty || table::says_dirty(region, &bpb).unwrap_or(false);
+    let label = walk::label(region, &bpb).or_else(|| text(&bpb.label).filter(|label| label != "NO NAME"));
+    Some(Detected {
+        name: "vfat".to_owned(),
+        version: Some(bpb.kind.name().to_owned()),
+        label,
+        uuid: bpb.serial.map(|serial| format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff)),
+        block_size: u32::try_from(bpb.cluster).ok(),
+        state: if dirty { State::Dirty } else { State::Clean },
+    })
+}
+
+fn read_bpb(region: &dyn ReadAt) -> Result<Bpb, String> {
+    let mut sector = [0; 512];
+    region.read_exact_at(&mut sector, 0).map_err(|error| format!("the boot sector cannot be read: {error}"))?;
+    Bpb::parse(&sector).map_err(|error| format!("the boot sector is broken: {error}"))
+}
+
+/// Finds the bytes of the FAT file system in `region` that must be kept.
+#[must_use]
+pub fn survey(region: &dyn ReadAt, mut detected: Detected) -> Survey {
+    match try_survey(region, &detected) {
+        Ok(survey) => survey,
+        Err(reason) => {
+            detected.state = State::Damaged;
+            Survey::whole(region.len(), Some(detected), format_args!("kept whole: {reason}"))
+        }
+    }
+}
+
+fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String> {
+    let bpb = read_bpb(region)?;
+    if bpb.len > region.len() {
+        return Err(format!("the file system is {} bytes long, its region {}", bpb.len, region.len()));
+    }
+    if !bpb.mirrored && bpb.active >= bpb.fats {
+        return Err(format!("FAT {} is in use, there are {}", bpb.active, bpb.fats));
+    }
+    let table = table::read(region, &bpb).map_err(|error| format!("the FAT cannot be read: {error}"))?;
+    let mut survey = Survey {
+        detected: Some(detected.clone()),
+        allocated: ExtentSet::new(),
+        widened: Vec::new(),
+        notes: Vec::new(),
+    };
+    walk::check(region, &bpb, &table)?;
+    let mut builder = MapBuilder::new();
+    builder.insert(Extent::new(0, bpb.data_offset));
+    runs_of_ones(&table.used, bpb.clusters, |from, to| {
+        let at = |index: u64| bpb.data_offset.saturating_add(index.saturating_mul(bpb.cluster));
+        builder.insert(Extent::new(at(from), at(to)));
+    });
+    // Behind the last cluster with an entry lie clusters without one, and the slack of the partition.
+    builder.insert(Extent::new(bpb.data_offset.saturating_add(bpb.clusters.saturating_mul(bpb.cluster)), region.len()));
+    let (allocated, min_gap) = builder.finish();
+    survey.allocated = allocated;
+    survey.widened.extend(map::closed_gaps(min_gap));
+    remark(region, &bpb, &table, &mut survey);
+    Ok(survey)
+}
+
+fn remark(region: &dyn ReadAt, bpb: &Bpb, table: &table::Table, survey: &mut Survey) {
+    if bpb.clusters_without_entry > 0 {
+        survey.widened.push(format!("{} clusters have no entry in the FAT and are kept", bpb.clusters_without_entry));
+    }
+    if table.differing > 0 && bpb.mirrored {
+        survey.widened.push(format!(
+            "the copies of the FAT differ in {} entries; what any of them calls used is kept",
+            table.differing
+        ));
+        survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
+    }
+    if table.dangling > 0 {
+        survey.widened.push(format!("{} free clusters follow in chains, and are kept", table.dangling));
+        survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
+    }
+    let said = table::fsinfo_free(region, bpb).filter(|said| bpb.kind == Kind::Fat32 && *said != table.free);
+    if let Some(said) = said {
+        survey.notes.push(format!("FSInfo counts {said} free clusters, the FAT {}; the FAT is believed", table.free));
+    }
+}

@@ -1,0 +1,152 @@
+//! The directories' word against the FAT's: a file whose first cluster the FAT calls free has lost its chain.
+//!
+//! ```text
+//! directory entry, 32 bytes: 0 name (11)  11 attributes  20 first cluster (high)  26 first cluster (low)  28 length
+//! ```
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::collections::BTreeSet;
+
+use super::{
+    bpb::{Bpb, Kind},
+    table::{Links, Table},
+};
+use crate::{block::ReadAt, bytes::Fields, fs::detect};
+
+const DIRECTORY: u8 = 0x10;
+const LABEL: u8 = 0x08;
+const LONG_NAME: u8 = 0x0f;
+/// Bytes of directories read at most (two million entries); a volume with more is taken from its FAT alone.
+const BUDGET: u64 = 64 << 20;
+/// The longest directory: 65536 entries.
+const MAX_DIR: u64 = 65536 * 32;
+
+/// Where a directory is.
+#[derive(Clone, Copy)]
+enum Dir {
+    /// The fixed area of FAT12 and FAT16.
+    Fixed,
+    /// A chain of clusters.
+    Chain(u64),
+}
+
+const fn root(bpb: &Bpb) -> Dir {
+    match bpb.kind {
+        Kind::Fat32 => Dir::Chain(bpb.root_cluster),
+        _ => Dir::Fixed,
+    }
+}
+
+/// Calls `each` with the entries of a directory until it returns `false`. Returns `false` when something in it could
+/// not be read or `budget` was used up.
+fn entries(
+    region: &dyn ReadAt,
+    bpb: &Bpb,
+    dir: Dir,
+    budget: &mut u64,
+    each: &mut dyn FnMut(Fields<'_>) -> bool,
+) -> bool {
+    let read = |offset: u64, len: u64| {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        region.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
+    };
+    let mut feed = |bytes: &[u8]| {
+        bytes.chunks_exact(32).map(Fields).all(|entry| entry.u8(0).is_ok_and(|first| first != 0) && each(entry))
+    };
+    let mut links = Links::new(region, bpb);
+    match dir {
+        Dir::Fixed => match read(bpb.root_offset, bpb.root_len) {
+            Some(bytes) => {
+                feed(&bytes);
+                true
+            }
+            None => false,
+        },
+        Dir::Chain(mut cluster) => {
+            let mut left = MAX_DIR.div_ceil(bpb.cluster.max(1));
+            loop {
+                let Some(offset) = bpb.cluster_offset(cluster) else { return true };
+                let Some(rest) = budget.checked_sub(bpb.cluster) else { return false };
+                *budget = rest;
+                let Some(bytes) = read(offset, bpb.cluster) else { return false };
+                if !feed(&bytes) {
+                    return true;
+                }
+                left = left.saturating_sub(1);
+                match links.next(cluster).filter(|_| left > 0) {
+                    Some(next) => cluster = next,
+                    None => return true,
+                }
+            }
+        }
+    }
+}
+
+/// Returns the volume label in the root directory.
+#[must_use]
+pub fn label(region: &dyn ReadAt, bpb: &Bpb) -> Option<String> {
+    let mut found = None;
+    entries(region, bpb, root(bpb), &mut { MAX_DIR }, &mut |entry| {
+        let deleted = entry.u8(0) == Ok(0xe5);
+        let kind = entry.u8(11).unwrap_or(0);
+        if !deleted && kind & (LABEL | DIRECTORY) == LABEL && kind != LONG_NAME {
+            // A first byte of 5 stands for e5, which marks deleted entries.
+            let mut name = entry.array::<11>(0).unwrap_or([b' '; 11]);
+            if name.first() == Some(&5) {
+                name.iter_mut().take(1).for_each(|byte| *byte = 0xe5);
+            }
+            found = detect::text(&name);
+            return false;
+        }
+        true
+    });
+    found
+}
+
+/// Checks that the first cluster of every file and directory is in `table`.
+///
+/// # Errors
+/// Why the volume is kept whole: a chain is lost, or a directory is not where it must be.
+pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), String> {
+    let mut budget = BUDGET.max(bpb.cluster);
+    let (mut todo, mut seen) = (vec![root(bpb)], BTreeSet::new());
+    if let (Kind::Fat32, false) = (bpb.kind, table.is_used(bpb.root_cluster)) {
+        return Err(format!("the root directory is at cluster {}, which is free", bpb.root_cluster));
+    }
+    while let Some(dir) = todo.pop() {
+        let mut lost = None;
+        let whole = entries(region, bpb, dir, &mut budget, &mut |entry| {
+            let first = entry.u8(0).unwrap_or(0xe5);
+            let kind = entry.u8(11).unwrap_or(0);
+            if first == 0xe5 || kind & 0x3f == LONG_NAME || kind & LABEL != 0 {
+                return true;
+            }
+            let high = if bpb.kind == Kind::Fat32 { u64::from(entry.u16(20).unwrap_or(0)) } else { 0 };
+            let cluster = high << 16 | u64::from(entry.u16(26).unwrap_or(0));
+            if cluster == 0 {
+                return true;
+            }
+            if !table.is_used(cluster) {
+                lost = Some(cluster);
+                return false;
+            }
+            if kind & DIRECTORY != 0 && seen.insert(cluster) {
+                todo.push(Dir::Chain(cluster));
+            }
+            true
+        });
+        if let Some(cluster) = lost {
+            return Err(format!(
+                "a directory names cluster {cluster} as the first of a file, and the FAT calls it free"
+            ));
+        }
+        if !whole && budget < bpb.cluster {
+            break;
+        }
+        if !whole {
+            return Err("a directory cannot be read".to_owned());
+        }
+    }
+    Ok(())
+}
