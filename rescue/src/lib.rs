@@ -14,5 +14,6 @@ pub mod job;
 pub mod store;
 pub mod sys;
 pub mod table;
+pub mod tui;
 
 pub mod units;

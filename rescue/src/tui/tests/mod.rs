@@ -1,0 +1,1 @@
+//! The flows driven by messages, without a terminal.
