@@ -459,7 +459,11 @@ impl State {
             effects.push(Effect::ClosePlaces);
             self.places.list = Load::Idle;
         }
-        if self.disks.stale { effects.extend(self.load_disks()) } else { effects.extend(self.measure_next()) }
+        if self.disks.stale {
+            effects.extend(self.load_disks())
+        } else {
+            effects.extend(self.measure_next())
+        }
         effects
     }
 

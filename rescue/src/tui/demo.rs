@@ -184,7 +184,8 @@ impl Demo {
                     Some(from) => serial.get(from..).unwrap_or(&serial).to_owned(),
                     None => disk.identity.path.trim_start_matches("/dev/").to_owned(),
                 };
-                let prompt = if serial.is_empty() { "the disk's name" } else { "the last 4 characters of the serial number" };
+                let prompt =
+                    if serial.is_empty() { "the disk's name" } else { "the last 4 characters of the serial number" };
                 let steps = steps(source, |_| "write the blocks in use");
                 PlanView {
                     job: "restore".to_owned(),
@@ -265,7 +266,9 @@ impl Planned for DemoPlan {
                     monitor.event(Event::Problem { what });
                 }
                 if self.fate == Fate::Fail && piece == 50 {
-                    error = Some(format!("reading 1048576 bytes at byte {done:#x} failed: Input/output error (os error 5)"));
+                    error = Some(format!(
+                        "reading 1048576 bytes at byte {done:#x} failed: Input/output error (os error 5)"
+                    ));
                     break 'job;
                 }
                 if cancel.is_cancelled() {
@@ -286,13 +289,7 @@ impl Planned for DemoPlan {
 }
 
 impl DemoPlan {
-    fn report(
-        &self,
-        outcome: Outcome,
-        stages: Vec<Stage>,
-        problems: Vec<String>,
-        error: Option<String>,
-    ) -> Report {
+    fn report(&self, outcome: Outcome, stages: Vec<Stage>, problems: Vec<String>, error: Option<String>) -> Report {
         let image = match &self.job {
             Job::Capture(_) => (outcome != Outcome::Failed).then(|| "5b1d0c9e7a3f4e21b8c6d4f2a1908e77".to_owned()),
             Job::Restore(job) => Some(String::from(job.image.clone())),

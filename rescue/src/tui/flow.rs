@@ -7,8 +7,8 @@ use tui_input::Input;
 
 use super::{
     Exit,
-    backend::{Holds, Need, Place},
     app::{Effect, Load, NoPlan, Overlay, Screen, State, moved},
+    backend::{Holds, Need, Place},
     keymap::Cmd,
     meter::Meter,
     text,
@@ -366,9 +366,8 @@ impl State {
     fn choose_target(&mut self) -> Vec<Effect> {
         let Some(image) = self.flow.as_ref().and_then(|flow| flow.image.clone()) else { return Vec::new() };
         let home = image.disk.serial.is_some().then(|| {
-            self.all_disks().position(|disk| {
-                disk.identity.serial == image.disk.serial && self.unfit(disk, &image).is_none()
-            })
+            self.all_disks()
+                .position(|disk| disk.identity.serial == image.disk.serial && self.unfit(disk, &image).is_none())
         });
         let fit = || self.all_disks().position(|disk| self.unfit(disk, &image).is_none());
         let cursor = home.flatten().or_else(fit).unwrap_or(0);

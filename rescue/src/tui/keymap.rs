@@ -122,18 +122,8 @@ use KeyCode as K;
 
 const LISTS: &[Context] =
     &[C::Home, C::Stores, C::Folder, C::Images, C::Targets, C::Plan, C::Details, C::Reading, C::Power, C::Running];
-const EVERY_SCREEN: &[Context] = &[
-    C::Home,
-    C::Details,
-    C::Stores,
-    C::Folder,
-    C::Images,
-    C::Targets,
-    C::Plan,
-    C::Confirm,
-    C::Running,
-    C::Result,
-];
+const EVERY_SCREEN: &[Context] =
+    &[C::Home, C::Details, C::Stores, C::Folder, C::Images, C::Targets, C::Plan, C::Confirm, C::Running, C::Result];
 const LETTER_SCREENS: &[Context] =
     &[C::Home, C::Details, C::Stores, C::Images, C::Targets, C::Plan, C::Running, C::Result];
 

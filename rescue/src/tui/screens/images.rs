@@ -80,7 +80,11 @@ fn details(state: &State, buffer: &mut Buffer, area: Rect, image: &ImageView) {
     rule(buffer, area, 0, &text::clean(&image.id), theme);
     let serial = image.disk.serial.as_deref().map(|serial| text::clean(serial.trim())).unwrap_or_default();
     let lines = [
-        format!("disk    {}  serial {}", text::disk_name(&image.disk), if serial.is_empty() { "unknown" } else { &serial }),
+        format!(
+            "disk    {}  serial {}",
+            text::disk_name(&image.disk),
+            if serial.is_empty() { "unknown" } else { &serial }
+        ),
         format!(
             "kept    {} of {}, {} of it new in the store",
             Bytes(image.allocated),

@@ -16,8 +16,7 @@ use ratatui::{
 
 use super::{
     app::{Screen, State},
-    keymap,
-    text,
+    keymap, text,
     widgets::{put, put_all, width},
 };
 
@@ -90,7 +89,8 @@ type Hint = (String, &'static str);
 fn hint_rows(state: &State, columns: u16) -> Vec<Vec<Hint>> {
     let mut rows: Vec<Vec<Hint>> = vec![Vec::new()];
     let mut taken = 0;
-    for hint in keymap::hints(state.context(), state.options.booted, |cmd| state.overlay.is_some() || state.offers(cmd)) {
+    for hint in keymap::hints(state.context(), state.options.booted, |cmd| state.overlay.is_some() || state.offers(cmd))
+    {
         let wide = width(&hint.0) + width(hint.1) + 5;
         if taken + wide > usize::from(columns) + 2 && taken > 0 {
             rows.push(Vec::new());

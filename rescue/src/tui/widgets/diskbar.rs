@@ -155,10 +155,8 @@ fn shares(segments: &[Segment], columns: usize) -> Vec<(&Segment, u16)> {
     let total: u128 = segments.iter().map(|segment| u128::from(segment.len)).sum();
     let exact = |segment: &Segment, room: usize| u128::from(segment.len) * room as u128 / total.max(1);
     // Space too small to be seen is left away; partitions never are, unless there are more than columns.
-    let mut kept: Vec<&Segment> = segments
-        .iter()
-        .filter(|segment| !segment.name.is_empty() || exact(segment, columns) >= 2)
-        .collect();
+    let mut kept: Vec<&Segment> =
+        segments.iter().filter(|segment| !segment.name.is_empty() || exact(segment, columns) >= 2).collect();
     kept.truncate(columns.saturating_sub(1) / 2);
     let Some(room) = columns.checked_sub(kept.len() + 1).filter(|_| !kept.is_empty()) else { return Vec::new() };
     let mut wide: Vec<usize> = kept.iter().map(|segment| least(segment, room, kept.len())).collect();

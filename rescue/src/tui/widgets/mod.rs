@@ -109,7 +109,14 @@ pub fn put_all(buffer: &mut Buffer, area: Rect, column: u16, row: u16, pieces: &
 pub fn rule(buffer: &mut Buffer, area: Rect, row: u16, title: &str, theme: &Theme) {
     put(buffer, area, 0, row, &"─".repeat(usize::from(area.width)), theme.frame);
     if !title.is_empty() {
-        put(buffer, area, 2, row, &format!(" {} ", cut(title, usize::from(area.width).saturating_sub(6))), theme.heading);
+        put(
+            buffer,
+            area,
+            2,
+            row,
+            &format!(" {} ", cut(title, usize::from(area.width).saturating_sub(6))),
+            theme.heading,
+        );
     }
 }
 
@@ -129,12 +136,8 @@ pub fn first_shown(cursor: usize, count: usize, shown: usize) -> usize {
 /// Draws a box in front of the page and returns the area in it.
 pub fn dialog(buffer: &mut Buffer, page: Rect, size: (u16, u16), title: &str, style: Style) -> Rect {
     let (wide, high) = (size.0.min(page.width), size.1.min(page.height));
-    let area = Rect {
-        x: page.x + (page.width - wide) / 2,
-        y: page.y + (page.height - high) / 2,
-        width: wide,
-        height: high,
-    };
+    let area =
+        Rect { x: page.x + (page.width - wide) / 2, y: page.y + (page.height - high) / 2, width: wide, height: high };
     Clear.render(area, buffer);
     let block = Block::bordered()
         .border_type(BorderType::Double)
@@ -143,11 +146,7 @@ pub fn dialog(buffer: &mut Buffer, page: Rect, size: (u16, u16), title: &str, st
         .title_style(style);
     let inner = block.inner(area);
     block.render(area, buffer);
-    Rect {
-        x: inner.x.saturating_add(1).min(inner.right()),
-        width: inner.width.saturating_sub(2),
-        ..inner
-    }
+    Rect { x: inner.x.saturating_add(1).min(inner.right()), width: inner.width.saturating_sub(2), ..inner }
 }
 
 /// Draws a bar that is `done` of `total` full.
