@@ -247,3 +247,6 @@ fn class_of(name: &str) -> DiskClass {
         _ => DiskClass::Disk,
     }
 }
+
+#[cfg(test)]
+mod tests;

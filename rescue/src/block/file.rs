@@ -268,3 +268,164 @@ impl TargetDisk for FileDisk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        block::{
+            read_vec,
+            testing::{chain, compare_with_model},
+        },
+        units::{GIB, KIB, MIB, TIB},
+    };
+
+    fn sparse(len: u64) -> (TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.raw");
+        File::create(&path).unwrap().set_len(len).unwrap();
+        (dir, path)
+    }
+
+    fn refusal(result: Result<FileDisk, Error>) -> String {
+        match result {
+            Err(Error::Refused { reason, .. }) => reason,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn transfers_of_every_alignment_equal_a_model() {
+        let (_dir, path) = sparse(3 * MIB);
+        for (sector_size, seed) in [(None, 1), (Some(SectorSize::B4096), 0x2545_f491_4f6c_dd1d)] {
+            let disk = FileDisk::open_target(&path, sector_size).unwrap();
+            assert_eq!(disk.sector_size(), sector_size.unwrap_or(SectorSize::B512));
+            compare_with_model(&disk, seed, 300);
+            disk.drop_caches().unwrap();
+            disk.reread_table().unwrap();
+        }
+    }
+
+    #[test]
+    fn holes_of_a_large_file_are_told_from_data() {
+        let (_dir, path) = sparse(2 * TIB);
+        let target = FileDisk::open_target(&path, None).unwrap();
+        let extents = [Extent::new(0, 64 * KIB), Extent::new(GIB, GIB + MIB), Extent::new(2 * TIB - MIB, 2 * TIB)];
+        for extent in extents {
+            target.write_all_at(&vec![1; usize::try_from(extent.len()).unwrap()], extent.start).unwrap();
+        }
+        let (mut at, mut found) = (0, Vec::new());
+        while let Some(data) = target.next_data(at).unwrap() {
+            found.push(data);
+            at = data.end;
+        }
+        assert_eq!(found, extents);
+        assert_eq!(target.next_data(GIB + 5000).unwrap(), Some(Extent::new(GIB + 5000, GIB + MIB)));
+        assert_eq!(target.next_data(2 * TIB).unwrap(), None);
+        assert_eq!(target.next_data(u64::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn zeroing_frees_what_it_can_and_keeps_the_length() {
+        let (_dir, path) = sparse(8 * MIB);
+        let disk = FileDisk::open_target(&path, None).unwrap();
+        disk.write_all_at(&vec![7; 8 << 20], 0).unwrap();
+        disk.sync().unwrap();
+        let before = path.metadata().unwrap().blocks();
+        disk.write_zeros(Extent::new(1, 8 * MIB - 1)).unwrap();
+        disk.write_zeros(Extent::new(5, 5)).unwrap();
+        disk.sync().unwrap();
+        let after = path.metadata().unwrap();
+        assert_eq!(after.len(), 8 * MIB);
+        assert!(after.blocks() < before / 2, "{} blocks of {before} are left", after.blocks());
+        let bytes = read_vec(&disk, 0, 8 << 20).unwrap();
+        assert!(bytes[0] == 7 && bytes[(8 << 20) - 1] == 7 && bytes[1..(8 << 20) - 1].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn files_that_are_no_disks_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("odd"), [0; 4608]).unwrap();
+        std::fs::write(at("empty"), []).unwrap();
+        mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        for (name, sector_size, want) in [
+            ("odd", SectorSize::B4096, "its 4608 bytes are no whole number of sectors of 4096 bytes"),
+            ("empty", SectorSize::B512, "it is empty"),
+            ("pipe", SectorSize::B512, "it is not a regular file"),
+            (".", SectorSize::B512, "it is not a regular file"),
+        ] {
+            assert_eq!(refusal(FileDisk::open_source(&at(name), Some(sector_size))), want, "{name}");
+        }
+        assert_eq!(FileDisk::open_source(&at("odd"), None).unwrap().len(), 4608);
+        let missing = FileDisk::open_source(&at("missing"), None).unwrap_err();
+        assert!(chain(&missing).ends_with("missing failed: No such file or directory (os error 2)"), "{missing:?}");
+    }
+
+    #[test]
+    fn sources_share_a_file_and_a_target_has_it_alone() {
+        let (dir, path) = sparse(MIB);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let source = FileDisk::open_source(&path, None).unwrap();
+        let second = FileDisk::open_source(&link, None).unwrap();
+        assert_eq!(second.identity().path, link.display().to_string());
+        assert_eq!(refusal(FileDisk::open_target(&link, None)), "another job has it open");
+        drop((source, second));
+        let target = FileDisk::open_target(&path, None).unwrap();
+        assert_eq!(refusal(FileDisk::open_source(&path, None)), "another job is writing it");
+        assert_eq!(refusal(FileDisk::open_target(&path, None)), "another job has it open");
+        drop(target);
+        FileDisk::open_source(&path, None).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_no_target() {
+        for (errno, want) in [(Errno::EROFS, "Read-only file system"), (Errno::EACCES, "Permission denied")] {
+            let said = open_error("disk.raw", true, errno.into()).to_string();
+            assert_eq!(said, format!("disk.raw: it cannot be written: {want}"));
+            assert!(matches!(open_error("disk.raw", false, errno.into()), Error::Open { .. }));
+        }
+    }
+
+    #[test]
+    fn a_file_cut_while_it_is_read_is_short_and_changed_and_not_zeros() {
+        let (_dir, path) = sparse(MIB);
+        std::fs::write(&path, vec![1; 1 << 20]).unwrap();
+        let disk = FileDisk::open_source(&path, None).unwrap();
+        disk.check_unchanged().unwrap();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(1000).unwrap();
+        let short = disk.read_exact_at(&mut [0; 1024], 512).unwrap_err();
+        assert!(matches!(short, Error::Short { offset: 512, wanted: 1024, got: 488, .. }), "{short:?}");
+        assert!(matches!(disk.next_data(4096), Err(Error::Changed { .. })));
+        assert!(chain(&disk.check_unchanged().unwrap_err()).ends_with("it held 1048576 bytes and now holds 1000"));
+    }
+
+    #[test]
+    fn a_file_replaced_or_removed_is_changed() {
+        let (dir, path) = sparse(MIB);
+        let disk = FileDisk::open_source(&path, None).unwrap();
+        std::fs::rename(&path, dir.path().join("moved")).unwrap();
+        assert!(matches!(disk.check_unchanged(), Err(Error::Changed { .. })));
+        File::create(&path).unwrap().set_len(MIB).unwrap();
+        let changed = disk.check_unchanged().unwrap_err();
+        assert!(chain(&changed).ends_with("its path now names another file"), "{changed:?}");
+    }
+
+    #[test]
+    fn nothing_beyond_the_end_is_transferred() {
+        let (_dir, path) = sparse(MIB);
+        let disk = FileDisk::open_target(&path, None).unwrap();
+        let results = [
+            disk.read_exact_at(&mut [0; 2], MIB - 1),
+            disk.write_all_at(&[0; 2], MIB - 1),
+            disk.write_zeros(Extent::new(MIB - 1, MIB + 1)),
+            disk.write_all_at(&[0; 2], u64::MAX),
+        ];
+        assert!(results.iter().all(|result| matches!(result, Err(Error::Beyond { size: MIB, .. }))), "{results:?}");
+        assert_eq!(path.metadata().unwrap().len(), MIB);
+    }
+}

@@ -16,6 +16,8 @@ pub mod file;
 pub mod memory;
 pub mod nbd;
 pub mod open;
+#[cfg(test)]
+mod testing;
 mod transfer;
 pub mod window;
 

@@ -235,3 +235,166 @@ fn header_guid(sector: &[u8]) -> Option<String> {
     }
     Some(uuid::Uuid::from_bytes_le(fields.array(56).ok()?).hyphenated().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::{
+        block::{Identity, MemoryDisk, Transport, testing::tool},
+        units::MIB,
+    };
+
+    fn info(name: &str, class: DiskClass, serial: &str, wwn: &str) -> DiskInfo {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let identity = Identity {
+            path: format!("/dev/{name}"),
+            model: None,
+            serial: some(serial),
+            wwn: some(wwn),
+            transport: Transport::Other,
+            len: MIB,
+            sector_size: SectorSize::B512,
+            physical_sector_size: SectorSize::B512,
+        };
+        DiskInfo {
+            name: name.to_owned(),
+            identity,
+            class,
+            rotational: false,
+            removable: false,
+            read_only: false,
+            in_use: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn names_survive_the_way_to_text_and_back() {
+        for (text, want) in [
+            ("/dev/sda", DiskRef::Path("/dev/sda".to_owned())),
+            ("nbd:unix:/run/x:y", DiskRef::Nbd("unix:/run/x:y".to_owned())),
+            ("serial:WD 1", DiskRef::Serial("WD 1".to_owned())),
+            ("wwn:naa.5", DiskRef::Wwn("naa.5".to_owned())),
+            ("guid:AB", DiskRef::Guid("AB".to_owned())),
+        ] {
+            let named = DiskRef::from(text.to_owned());
+            assert_eq!(named, want);
+            assert_eq!(named.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_identity_names_one_disk_or_none() {
+        let all = [
+            info("sda", DiskClass::Disk, "AAA", "naa.5000C500AABBCCDD"),
+            info("sdb", DiskClass::Disk, "TWIN", "t10.ATA     QEMU  X"),
+            info("sdc", DiskClass::Disk, "TWIN", ""),
+            info("dm-0", DiskClass::Stacked, "AAA", "naa.5000C500AABBCCDD"),
+            info("loop0", DiskClass::Loop, "LOOP", ""),
+        ];
+        let guid = |disk: &DiskInfo| {
+            let guid = match disk.name.as_str() {
+                "sda" | "loop0" => "0fc63daf-8483-4772-8e79-3d69d8477de4",
+                _ => "aaaaaaaa-0000-0000-0000-000000000000",
+            };
+            Some(guid.to_owned())
+        };
+        for (named, want) in [
+            ("serial:AAA", Ok("sda")),
+            ("serial: AAA ", Ok("sda")),
+            ("serial:aaa", Err("no disk matches")),
+            ("serial:AA", Err("no disk matches")),
+            ("serial:LOOP", Err("no disk matches")),
+            ("serial:TWIN", Err("2 disks match: /dev/sdb, /dev/sdc")),
+            ("serial:", Err("the name says nothing")),
+            ("wwn: ", Err("the name says nothing")),
+            ("wwn:naa.5000c500aabbccdd", Ok("sda")),
+            ("wwn:0x5000c500aabbccdd", Ok("sda")),
+            ("wwn:5000C500AABBCCDD", Ok("sda")),
+            ("wwn:5000C500AABBCCDE", Err("no disk matches")),
+            ("wwn:t10.ATA_QEMU_X", Ok("sdb")),
+            ("guid:0FC63DAF-8483-4772-8E79-3D69D8477DE4", Ok("sda")),
+            ("guid:{0fc63daf-8483-4772-8e79-3d69d8477de4}", Ok("sda")),
+            ("guid:aaaaaaaa-0000-0000-0000-000000000000", Err("2 disks match: /dev/sdb, /dev/sdc")),
+            ("/dev/sda", Err("no disk matches")),
+        ] {
+            let got = find(&DiskRef::from(named.to_owned()), &all, &guid);
+            let got = got.map(|disk| disk.name.as_str()).map_err(|e| e.to_string());
+            assert_eq!(got, want.map_err(|reason| format!("{named}: {reason}")), "{named}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_device_nor_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (path, want) in [
+            (dir.path().to_str().unwrap(), "it is a folder, neither a block device nor a file"),
+            (socket.to_str().unwrap(), "it is a socket, neither a block device nor a file"),
+            ("/dev/null", "it is a character device, neither a block device nor a file"),
+        ] {
+            let named = DiskRef::Path(path.to_owned());
+            for error in
+                [open_source(&named, None).err(), open_target(&named, None).err(), open_look(&named, None).err()]
+            {
+                assert_eq!(error.unwrap().to_string(), format!("{path}: {want}"));
+            }
+        }
+        let missing = open_source(&DiskRef::Path("/nonexistent".to_owned()), None).err().unwrap();
+        assert!(matches!(missing, Error::Open { .. }), "{missing:?}");
+    }
+
+    #[test]
+    fn a_file_is_opened_as_a_disk() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(MIB).unwrap();
+        let named = DiskRef::Path(file.path().display().to_string());
+        let disk = open_target(&named, Some(SectorSize::B4096)).unwrap();
+        assert_eq!(
+            (disk.len(), disk.sector_size(), disk.identity().transport),
+            (MIB, SectorSize::B4096, Transport::File)
+        );
+    }
+
+    /// A disk with a GPT by another program.
+    fn gpt(guid: &str) -> Vec<u8> {
+        use std::io::Write as _;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4 * MIB).unwrap();
+        let mut child = Command::new(tool("sfdisk", "fdisk"))
+            .args(["--quiet", "--no-reread", "--no-tell-kernel"])
+            .arg(file.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        write!(child.stdin.take().unwrap(), "label: gpt\nlabel-id: {guid}\nsize=1MiB\n").unwrap();
+        assert!(child.wait().unwrap().success());
+        std::fs::read(file.path()).unwrap()
+    }
+
+    #[test]
+    fn the_guid_of_a_gpt_is_read_from_either_header_and_only_from_a_whole_one() {
+        const GUID: &str = "12345678-9ABC-4DEF-8123-456789ABCDEF";
+        let image = gpt(GUID);
+        let last = image.len() - 512;
+        for (name, damaged, want) in [
+            ("whole", vec![], true),
+            ("primary damaged", vec![512 + 60], true),
+            ("primary without signature", vec![512], true),
+            ("backup damaged", vec![last + 60], true),
+            ("both damaged", vec![512 + 60, last + 60], false),
+            ("both with a wrong length", vec![512 + 13, last + 12], false),
+            ("both with a wrong checksum", vec![512 + 16, last + 17], false),
+        ] {
+            let mut bytes = image.clone();
+            damaged.into_iter().for_each(|at| bytes[at] ^= 0x40);
+            let got = gpt_disk_guid(&MemoryDisk::new(bytes, SectorSize::B512), SectorSize::B512);
+            assert_eq!(got, want.then(|| GUID.to_lowercase()), "{name}");
+        }
+        let tiny = MemoryDisk::new(vec![0; 512], SectorSize::B512);
+        assert_eq!(gpt_disk_guid(&tiny, SectorSize::B512), None);
+        assert_eq!(gpt_disk_guid(&tiny, SectorSize::B4096), None);
+    }
+}

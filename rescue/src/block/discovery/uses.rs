@@ -181,7 +181,7 @@ pub(crate) fn loops_over(roots: &Roots, dev: u64, inode: u64) -> Vec<Use> {
         .collect()
 }
 
-/// Names the whole disks (`sda`) that hold the file system on which `path` lies, or would lie if it were made: through
+/// Names the whole disks (`sda`, as below `/dev`) that hold the file system on which `path` lies, or would lie if it were made: through
 /// partitions, device mapper, MD, loop devices and the devices of a Btrfs. Empty for what is in memory or on a network.
 #[must_use]
 pub fn backing_disks(path: &Path) -> Vec<String> {
@@ -228,11 +228,121 @@ fn collect_disks(roots: &Roots, name: &str, found: &mut BTreeSet<String>, depth:
             collect_disks(roots, &device, found, depth + 1);
         }
     }
-    found.insert(disk.name);
+    found.insert(disk.name.replace('!', "/"));
 }
 
 /// Finds a device or partition by the kernel's name.
 fn find(roots: &Roots, name: &str) -> Option<Node> {
     let dir: PathBuf = roots.sys.join("class/block").join(name);
     Node::at(fs::canonicalize(dir).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::block::discovery::tests::Tree;
+
+    #[test]
+    fn lines_of_mountinfo_are_read() {
+        let mount = |dev, point: &str, fs_type: &str, source: &str, writes| {
+            let (point, fs_type, source) = (point.to_owned(), fs_type.to_owned(), source.to_owned());
+            Some(Mount { id: 36, dev, point, fs_type, source, writes })
+        };
+        for (line, want) in [
+            ("36 35 8:1 / /mnt rw,noatime - ext4 /dev/sda1 rw", mount((8, 1), "/mnt", "ext4", "/dev/sda1", true)),
+            (
+                "36 35 8:1 / /a\\040b rw master:1 shared:7 - ext4 /dev/sda1 rw,errors=continue",
+                mount((8, 1), "/a b", "ext4", "/dev/sda1", true),
+            ),
+            ("36 35 8:1 / /mnt ro - ext4 /dev/sda1 ro", mount((8, 1), "/mnt", "ext4", "/dev/sda1", false)),
+            ("36 35 8:1 / /mnt ro - ext4 /dev/sda1 rw", mount((8, 1), "/mnt", "ext4", "/dev/sda1", true)),
+            ("36 35 8:1 / /mnt rw ext4 /dev/sda1 rw", None),
+            ("36 35 8 / /mnt rw - ext4 /dev/sda1 rw", None),
+            ("", None),
+        ] {
+            assert_eq!(Mount::parse(line), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn octal_escapes_are_undone_and_others_kept() {
+        for (field, want) in
+            [("a\\040b\\134", "a b\\"), ("\\04", "\\04"), ("\\999", "\\999"), ("\\", "\\"), ("\\303\\274", "ü")]
+        {
+            assert_eq!(unescape(field), want);
+        }
+    }
+
+    /// Two disks under a volume group, on which there is a file system with a file behind a loop device.
+    fn stack() -> Tree {
+        let tree = Tree::new();
+        tree.disk("sda", "8:0", "devices/pci0/ata1/host0/target0/0:0:0:0").partition("sda", "sda2", "8:2");
+        tree.disk("sdb", "8:16", "devices/pci0/ata2/host1/target1/1:0:0:0");
+        tree.disk("dm-0", "253:0", "devices/virtual").set("block/dm-0/dm/name", "vg-root");
+        tree.holder("sda/sda2", "dm-0").holder("sdb", "dm-0");
+        tree
+    }
+
+    #[test]
+    fn a_folder_is_traced_to_the_disks_below_its_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = mount_id(&Roots::system(), dir.path()).unwrap();
+        let tree = stack();
+        tree.disk("loop0", "7:0", "devices/virtual")
+            .set("block/loop0/loop/backing_file", dir.path().join("x").to_str().unwrap());
+        tree.link("proc/self/fdinfo", "/proc/self/fdinfo");
+        for (name, dev, source, want) in [
+            ("partition", "8:2", "/dev/sda2", vec!["sda"]),
+            ("whole disk", "8:16", "/dev/sdb", vec!["sdb"]),
+            ("volume group", "253:0", "/dev/mapper/vg-root", vec!["dm-0", "sda", "sdb"]),
+            ("memory", "0:21", "tmpfs", vec![]),
+        ] {
+            tree.set("../proc/self/mountinfo", format!("{id} 1 {dev} / / rw - ext4 {source} rw\n"));
+            let missing = dir.path().join("not/yet/made");
+            assert_eq!(backing_disks_in(&tree.roots(), dir.path()), want, "{name}");
+            assert_eq!(backing_disks_in(&tree.roots(), &missing), want, "{name}, a folder not made yet");
+        }
+        let mut found = BTreeSet::new();
+        tree.set("../proc/self/mountinfo", format!("{id} 1 8:2 / / rw - ext4 /dev/sda2 rw\n"));
+        collect_disks(&tree.roots(), "loop0", &mut found, 0);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["loop0", "sda"]);
+    }
+
+    #[test]
+    fn devices_made_of_each_other_do_not_go_round_for_ever() {
+        let tree = stack();
+        tree.link("devices/virtual/block/dm-0/slaves/dm-0", "../../dm-0");
+        let mut found = BTreeSet::new();
+        collect_disks(&tree.roots(), "dm-0", &mut found, 0);
+        assert!(found.contains("dm-0"));
+    }
+
+    #[test]
+    fn a_file_behind_a_loop_device_is_known() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let meta = file.as_file().metadata().unwrap();
+        let tree = Tree::new();
+        tree.disk("loop3", "7:3", "devices/virtual")
+            .set("block/loop3/loop/backing_file", file.path().to_str().unwrap());
+        tree.disk("loop4", "7:4", "devices/virtual").set("block/loop4/loop/backing_file", "/nonexistent (deleted)");
+        let over = |tree: &Tree| loops_over(&tree.roots(), meta.dev(), meta.ino());
+        let part = file.path().to_str().unwrap().to_owned();
+        assert_eq!(over(&tree), [Use { part: part.clone(), by: "loop3".to_owned(), writes: false }]);
+        tree.set("../proc/self/mountinfo", "36 35 7:3 / /mnt rw - ext4 /dev/loop3 rw\n");
+        assert_eq!(over(&tree), [Use { part, by: "loop3".to_owned(), writes: true }]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_line_is_read_or_left(line in ".{0,80}", damaged in "[0-9]{1,3} 35 [0-9]{1,3}:?[0-9]{0,3} / /[a-z\\\\0-7]{0,12} r[ow]( - |-)ext4 /dev/[a-z]{1,3} r[ow]") {
+            let _ = Mount::parse(&line);
+            if let Some(mount) = Mount::parse(&damaged) {
+                prop_assert!(mount.point.starts_with('/'));
+            }
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixListener,
-    path::{Path, PathBuf},
     process::{Child, Command as Process, Stdio},
     thread,
 };
@@ -13,7 +12,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    block::{buffer::AlignedBuf, read_vec},
+    block::{
+        buffer::AlignedBuf,
+        read_vec,
+        testing::{chain, compare_with_model, tool},
+    },
     units::{GIB, KIB, MIB, TIB},
 };
 
@@ -70,58 +73,11 @@ fn nbdkit(place: &[&str], args: &[&str]) -> Child {
         .unwrap()
 }
 
-/// Finds a program; tests do not pass without it.
-fn tool(name: &str, package: &str) -> PathBuf {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let found = path.split(':').map(|dir| Path::new(dir).join(name)).find(|file| file.exists());
-    found.unwrap_or_else(|| panic!("{name} is missing: install the package {package}"))
-}
-
-/// Joins what an error and its causes say.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
-}
-
 fn errno_of(error: &Error) -> Option<Errno> {
     match error {
         Error::Io { source, .. } | Error::Sync { source, .. } => source.raw_os_error().map(Errno::from_raw),
         _ => None,
     }
-}
-
-/// Compares random transfers of every alignment with a model in memory.
-fn compare_with_model(disk: &NbdDisk, seed: u64, rounds: usize) {
-    let size = usize::try_from(disk.len()).unwrap();
-    let mut model = read_vec(disk, 0, size).unwrap();
-    let mut state = seed | 1;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state % below as u64).unwrap()
-    };
-    for round in 0..rounds {
-        let start = random(size);
-        let len = (1 + random(100_000)).min(size - start);
-        let range = Extent::new(start as u64, (start + len) as u64);
-        let part = start..start + len;
-        match random(3) {
-            0 => {
-                let byte = u8::try_from(round % 255).unwrap() + 1;
-                model[part.clone()].fill(byte);
-                disk.write_all_at(&model[part], range.start).unwrap();
-            }
-            1 => {
-                model[part].fill(0);
-                disk.write_zeros(range).unwrap();
-            }
-            _ => assert!(read_vec(disk, range.start, len).unwrap() == model[part], "{range} differs"),
-        }
-    }
-    disk.sync().unwrap();
-    disk.check_unchanged().unwrap();
-    assert!(read_vec(disk, 0, size).unwrap() == model);
 }
 
 #[test]
