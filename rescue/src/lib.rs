@@ -5,6 +5,7 @@
 
 pub mod block;
 pub mod bytes;
+pub mod cli;
 pub mod escape;
 pub mod exit;
 pub mod extent;
@@ -15,5 +16,4 @@ pub mod store;
 pub mod sys;
 pub mod table;
 pub mod tui;
-
 pub mod units;

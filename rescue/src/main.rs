@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, path::Path, process::ExitCode};
 
-use rescue::init;
+use rescue::{cli, init};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -16,5 +16,5 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "unattended") {
         return init::unattended::main();
     }
-    ExitCode::from(rescue::exit::USAGE)
+    cli::main(args)
 }

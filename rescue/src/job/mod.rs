@@ -4,12 +4,21 @@
 //! [`Plan::run`] writes. Runs report to a [`Monitor`] and look at a [`Cancel`] once a chunk, and end as exactly one
 //! [`Outcome`].
 
+pub mod analysis;
 pub mod cancel;
+mod capture;
+mod chunks;
+mod failure;
+mod guard;
+mod meter;
 pub mod monitor;
 pub mod plan;
 pub mod report;
+mod restore;
+mod salvage;
 pub mod stores;
 pub mod survey;
+mod verify;
 pub mod view;
 
 use std::path::PathBuf;
@@ -22,7 +31,10 @@ pub use self::{
     plan::Plan,
     report::{Outcome, Report},
 };
-use crate::block::DiskRef;
+use crate::{
+    block::DiskRef,
+    store::{Manifest, Store},
+};
 
 /// What to do, to which disk, with which store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,3 +123,12 @@ impl From<ImageRef> for String {
         }
     }
 }
+
+/// Loads the image a job names.
+fn load_image(store: &Store, image: &ImageRef) -> Result<Manifest, plan::Error> {
+    let name: String = image.clone().into();
+    store.load(&name).map_err(|error| plan::Error::failed("loading the image", &error))
+}
+
+#[cfg(test)]
+mod tests;

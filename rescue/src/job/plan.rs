@@ -1,8 +1,13 @@
 //! From a job to a plan that can be shown and run.
 
-use super::{Cancel, Job, Monitor, Report, view::PlanView};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Why a job cannot be planned.
+use super::{
+    Cancel, Job, Monitor, Report, capture::CapturePlan, failure::panic_text, restore::RestorePlan, verify::VerifyPlan,
+    view::PlanView,
+};
+
+/// Why a job cannot be planned. Each text holds the whole chain of reasons, the outermost first.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing was touched, and must not be: the reason, and the way out where there is one.
@@ -13,18 +18,73 @@ pub enum Error {
     Failed(String),
 }
 
+impl Error {
+    /// Returns [`Error::Failed`] for something attempted, with the reasons below it.
+    #[must_use]
+    pub fn failed(attempt: &str, source: &dyn std::error::Error) -> Self {
+        Self::Failed(format!("{attempt}: {}", chain(source)))
+    }
+}
+
+/// Writes an error and everything below it in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(source) = below {
+        let line = source.to_string();
+        // Some libraries repeat the source in their own text.
+        if !text.ends_with(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        below = source.source();
+    }
+    text
+}
+
+impl From<crate::block::Error> for Error {
+    fn from(error: crate::block::Error) -> Self {
+        match error {
+            crate::block::Error::Refused { .. } => Self::Refused(error.to_string()),
+            other => Self::Failed(chain(&other)),
+        }
+    }
+}
+
 /// Everything a job will read and write, decided.
 pub struct Plan {
     view: PlanView,
+    kind: Kind,
+}
+
+enum Kind {
+    Capture(Box<CapturePlan>),
+    Restore(Box<RestorePlan>),
+    Verify(Box<VerifyPlan>),
 }
 
 impl Plan {
-    /// Decides what `job` will do. Reads only; every refusal happens here.
+    /// Decides what `job` will do. Reads only; every refusal that needs no reading of the image happens here.
     ///
     /// # Errors
     /// [`Error::Refused`] when it must not be done, [`Error::Failed`] when something it needs cannot be read.
-    pub fn new(_job: &Job, _monitor: &dyn Monitor, _cancel: &Cancel) -> Result<Self, Error> {
-        Err(Error::Refused("not yet".to_owned()))
+    pub fn new(job: &Job, monitor: &dyn Monitor, _cancel: &Cancel) -> Result<Self, Error> {
+        monitor.event(super::Event::Phase { phase: super::Phase::Planning });
+        Ok(match job {
+            Job::Capture(job) => {
+                let plan = CapturePlan::new(job)?;
+                Self { view: plan.view(), kind: Kind::Capture(Box::new(plan)) }
+            }
+            Job::Restore(job) => {
+                let plan = RestorePlan::new(job)?;
+                Self { view: plan.view(), kind: Kind::Restore(Box::new(plan)) }
+            }
+            Job::Verify(job) => {
+                let plan = VerifyPlan::new(job)?;
+                Self { view: plan.view(), kind: Kind::Verify(Box::new(plan)) }
+            }
+        })
     }
 
     /// Returns what the plan will do, for showing.
@@ -35,7 +95,17 @@ impl Plan {
 
     /// Does it: the one call in the program that writes to a disk.
     #[must_use]
-    pub fn run(self, _monitor: &dyn Monitor, _cancel: &Cancel) -> Report {
-        unreachable!("a plan cannot be made yet")
+    pub fn run(self, monitor: &dyn Monitor, cancel: &Cancel) -> Report {
+        let Self { view, kind } = self;
+        let run = AssertUnwindSafe(move || match kind {
+            Kind::Capture(plan) => plan.run(monitor, cancel),
+            Kind::Restore(plan) => plan.run(monitor, cancel),
+            Kind::Verify(plan) => plan.run(monitor, cancel),
+        });
+        // A defect ends the job, never the process that shows its outcome: that may be PID 1's only child.
+        catch_unwind(run).unwrap_or_else(|panic| {
+            let disk = view.disk.map(|disk| disk.path).unwrap_or_default();
+            Report::failed(&view.job, disk, &Error::Failed(panic_text(panic.as_ref())))
+        })
     }
 }

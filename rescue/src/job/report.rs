@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Phase;
+use super::{Event, Job, Monitor, Phase, plan};
 
 /// How a job ended: a value, never a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,5 +85,75 @@ impl Report {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         if self.refused { 3 } else { self.outcome.exit_code() }
+    }
+
+    /// Returns the report of a job that could not be planned or was not confirmed.
+    #[must_use]
+    pub fn not_run(job: &Job, error: &plan::Error) -> Self {
+        let (name, disk) = match job {
+            Job::Capture(job) => ("capture", job.disk.to_string()),
+            Job::Restore(job) => ("restore", job.disk.to_string()),
+            Job::Verify(_) => ("verify", String::new()),
+        };
+        Self::failed(name, disk, error)
+    }
+
+    pub(super) fn failed(job: &str, disk: String, error: &plan::Error) -> Self {
+        let mut report = Self::empty(job);
+        report.disk = disk;
+        report.fail(error);
+        report
+    }
+
+    fn empty(job: &str) -> Self {
+        Self {
+            job: job.to_owned(),
+            outcome: Outcome::Failed,
+            disk: String::new(),
+            image: None,
+            disk_bytes: 0,
+            allocated_bytes: 0,
+            stored_bytes: 0,
+            deduplicated_bytes: 0,
+            stages: Vec::new(),
+            problems: Vec::new(),
+            error: None,
+            refused: false,
+        }
+    }
+
+    fn fail(&mut self, error: &plan::Error) {
+        self.outcome = Outcome::Failed;
+        self.refused = matches!(error, plan::Error::Refused(_));
+        self.error = Some(error.to_string());
+    }
+}
+
+/// A report in the making.
+pub(super) struct Draft<'a> {
+    /// What is known so far.
+    pub report: Report,
+    monitor: &'a dyn Monitor,
+}
+
+impl<'a> Draft<'a> {
+    /// Starts the report of a job that has done nothing yet.
+    pub fn new(job: &str, monitor: &'a dyn Monitor) -> Self {
+        Self { report: Report::empty(job), monitor }
+    }
+
+    /// Notes something that went wrong and does not end the job.
+    pub fn problem(&mut self, what: String) {
+        self.monitor.event(Event::Problem { what: what.clone() });
+        self.report.problems.push(what);
+    }
+
+    /// Ends the report with what the job came to.
+    pub fn finish(mut self, result: Result<Outcome, plan::Error>) -> Report {
+        match result {
+            Ok(outcome) => self.report.outcome = outcome,
+            Err(error) => self.report.fail(&error),
+        }
+        self.report
     }
 }

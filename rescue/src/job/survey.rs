@@ -3,31 +3,167 @@
 use std::path::Path;
 
 use super::{
-    plan,
-    view::{DiskView, StoreView},
+    analysis::{analyse, read_layout},
+    plan::{self, chain},
+    view::{DiskView, ImageView, RegionView, StoreView},
 };
-use crate::{block::DiskRef, units::SectorSize};
+use crate::{
+    block::{
+        DiskRef, Identity, Window,
+        discovery::{self, DiskClass, DiskInfo},
+        open,
+    },
+    fs,
+    store::{Listed, Store, Summary},
+    table::{Layout, RegionKind},
+    units::SectorSize,
+};
 
 /// Lists the disks of the machine with their tables and file systems. `used` of regions is left out: it takes long.
 ///
 /// # Errors
 /// [`plan::Error::Failed`] when sysfs cannot be read. A disk that cannot be read is listed with its error.
 pub fn disks() -> Result<Vec<DiskView>, plan::Error> {
-    Ok(Vec::new())
+    let found = discovery::disks()?;
+    Ok(found.into_iter().filter(|disk| disk.class == DiskClass::Disk).map(glance).collect())
+}
+
+/// Looks at a disk's table and names what its regions hold.
+fn glance(info: DiskInfo) -> DiskView {
+    let named = DiskRef::Path(info.identity.path.clone());
+    let mut view = DiskView {
+        rotational: info.rotational,
+        removable: info.removable,
+        read_only: info.read_only,
+        in_use: info.in_use,
+        ..blank(info.identity)
+    };
+    let disk = match open::open_look(&named, None) {
+        Ok(disk) => disk,
+        Err(error) => {
+            view.error = Some(chain(&error));
+            return view;
+        }
+    };
+    match read_layout(disk.as_ref()) {
+        Ok((layout, error)) => {
+            let regions = layout.regions().into_iter().map(|region| {
+                let holds_data = matches!(region.kind, RegionKind::Partition(_) | RegionKind::Whole);
+                let window = Window::new(disk.as_ref(), region.range);
+                RegionView {
+                    kind: region.kind,
+                    range: region.range,
+                    partition: partition_of(&layout, region.kind),
+                    detected: holds_data.then(|| fs::detect(&window)).flatten(),
+                    used: None,
+                    widened: Vec::new(),
+                    notes: Vec::new(),
+                }
+            });
+            view.regions = regions.collect();
+            tell_table(&mut view, &layout, error);
+        }
+        Err(error) => view.error = Some(error.to_string()),
+    }
+    view
+}
+
+fn partition_of(layout: &Layout, kind: RegionKind) -> Option<crate::table::Partition> {
+    let RegionKind::Partition(number) = kind else { return None };
+    layout.partitions.iter().find(|partition| partition.number == number).cloned()
+}
+
+fn blank(identity: Identity) -> DiskView {
+    DiskView {
+        identity,
+        rotational: false,
+        removable: false,
+        read_only: false,
+        in_use: Vec::new(),
+        table: None,
+        disk_id: None,
+        regions: Vec::new(),
+        problems: Vec::new(),
+        error: None,
+    }
+}
+
+fn tell_table(view: &mut DiskView, layout: &Layout, error: Option<String>) {
+    view.table = error.is_none().then_some(layout.kind);
+    view.disk_id.clone_from(&layout.disk_id);
+    view.problems.clone_from(&layout.problems);
+    view.error = error;
 }
 
 /// Looks at one disk, allocation maps included.
 ///
 /// # Errors
 /// [`plan::Error`] when it cannot be opened.
-pub fn disk(_disk: &DiskRef, _sector_size: Option<SectorSize>) -> Result<DiskView, plan::Error> {
-    Err(plan::Error::Failed("not yet".to_owned()))
+pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<DiskView, plan::Error> {
+    let open = open::open_look(disk, sector_size)?;
+    let known = discovery::disks().unwrap_or_default();
+    let known = known.into_iter().find(|info| info.identity.path == open.identity().path);
+    let mut view = blank(open.identity().clone());
+    if let Some(info) = known {
+        view.rotational = info.rotational;
+        view.removable = info.removable;
+        view.read_only = info.read_only;
+        view.in_use = info.in_use;
+    }
+    let analysis = analyse(open.as_ref())?;
+    let regions = analysis.regions.into_iter().map(|region| RegionView {
+        kind: region.region.kind,
+        range: region.region.range,
+        partition: region.partition,
+        detected: region.survey.detected,
+        used: Some(region.survey.allocated.total()),
+        widened: region.survey.widened,
+        notes: region.survey.notes,
+    });
+    view.regions = regions.collect();
+    tell_table(&mut view, &analysis.layout, analysis.table_error);
+    Ok(view)
 }
 
 /// Lists the images of a store, newest first.
 ///
 /// # Errors
 /// [`plan::Error`] when there is no store, or it is of a kind this program cannot read.
-pub fn images(_store: &Path) -> Result<StoreView, plan::Error> {
-    Ok(StoreView { images: Vec::new(), problems: Vec::new() })
+pub fn images(store: &Path) -> Result<StoreView, plan::Error> {
+    let store = Store::open(store).map_err(|error| plan::Error::failed("opening the store", &error))?;
+    let listed = store.images().map_err(|error| plan::Error::failed("listing the images", &error))?;
+    let mut images = Vec::new();
+    let mut problems: Vec<String> = store.problems().iter().map(ToString::to_string).collect();
+    for entry in listed {
+        match entry {
+            Listed::Image(image) => images.push(image_view(&image)),
+            Listed::Damaged { file, error } => problems.push(format!("{file}: {error}")),
+        }
+    }
+    Ok(StoreView { images, problems })
+}
+
+fn image_view(image: &Summary) -> ImageView {
+    let labels = image.regions.iter().filter_map(|region| region.detected.as_ref()?.label.clone());
+    let labels: Vec<String> = labels.filter(|label| !label.is_empty()).collect();
+    ImageView {
+        id: image.id.clone(),
+        created: image.created.clone(),
+        state: image.state,
+        machine: image.machine.clone(),
+        disk: disk_name(&image.disk),
+        identity: image.disk.clone(),
+        label: image.note.clone().unwrap_or_else(|| labels.join(", ")),
+        bytes: image.disk.len,
+        allocated: image.regions.iter().map(|region| region.allocated.total()).sum(),
+        stored: image.stored_bytes,
+        needs: image.disk.len,
+    }
+}
+
+/// Calls a disk by model and serial number, or by its path where it has neither.
+fn disk_name(disk: &Identity) -> String {
+    let said = [disk.model.as_deref(), disk.serial.as_deref()];
+    let said: Vec<&str> = said.into_iter().flatten().map(str::trim).filter(|text| !text.is_empty()).collect();
+    if said.is_empty() { disk.path.clone() } else { said.join(" ") }
 }

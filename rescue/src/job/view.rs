@@ -66,8 +66,10 @@ pub struct ImageView {
     pub state: ImageState,
     /// The machine's name.
     pub machine: Option<String>,
-    /// The disk: model, serial, path.
-    pub disk: Identity,
+    /// The disk as a person calls it: model and serial, or its path.
+    pub disk: String,
+    /// What tells the disk from others.
+    pub identity: Identity,
     /// A person's note, or the labels of its file systems.
     pub label: String,
     /// Bytes of the disk.

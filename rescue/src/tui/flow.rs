@@ -365,9 +365,9 @@ impl State {
     /// that is large enough.
     fn choose_target(&mut self) -> Vec<Effect> {
         let Some(image) = self.flow.as_ref().and_then(|flow| flow.image.clone()) else { return Vec::new() };
-        let home = image.disk.serial.is_some().then(|| {
+        let home = image.identity.serial.is_some().then(|| {
             self.all_disks()
-                .position(|disk| disk.identity.serial == image.disk.serial && self.unfit(disk, &image).is_none())
+                .position(|disk| disk.identity.serial == image.identity.serial && self.unfit(disk, &image).is_none())
         });
         let fit = || self.all_disks().position(|disk| self.unfit(disk, &image).is_none());
         let cursor = home.flatten().or_else(fit).unwrap_or(0);

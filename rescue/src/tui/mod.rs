@@ -32,7 +32,7 @@ use std::{io, path::PathBuf};
 use self::{backend::Machine, theme::Theme};
 
 /// How the screens are started.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The folder offered for a store.
     pub store: Option<PathBuf>,

@@ -64,11 +64,11 @@ fn columns(cells: &[String; 5]) -> String {
 fn line(image: &ImageView) -> String {
     let partial = image.state == ImageState::Partial;
     let label = text::clean(&image.label);
-    let model = image.disk.model.as_deref().map(str::trim).filter(|model| !model.is_empty());
+    let model = image.identity.model.as_deref().map(str::trim).filter(|model| !model.is_empty());
     columns(&[
         text::when(&image.created),
         image.machine.as_deref().map(text::clean).unwrap_or_default(),
-        text::clean(model.unwrap_or(&image.disk.path)),
+        text::clean(model.unwrap_or(&image.identity.path)),
         Bytes(image.bytes).to_string(),
         if partial { format!("{} {label}", text::PARTIAL_MARK) } else { label },
     ])
@@ -78,11 +78,11 @@ fn details(state: &State, buffer: &mut Buffer, area: Rect, image: &ImageView) {
     let theme = &state.options.theme;
     let wide = usize::from(area.width.saturating_sub(4));
     rule(buffer, area, 0, &text::clean(&image.id), theme);
-    let serial = image.disk.serial.as_deref().map(|serial| text::clean(serial.trim())).unwrap_or_default();
+    let serial = image.identity.serial.as_deref().map(|serial| text::clean(serial.trim())).unwrap_or_default();
     let lines = [
         format!(
             "disk    {}  serial {}",
-            text::disk_name(&image.disk),
+            text::disk_name(&image.identity),
             if serial.is_empty() { "unknown" } else { &serial }
         ),
         format!(

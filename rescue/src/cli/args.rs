@@ -1,0 +1,240 @@
+//! From arguments to a command.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use lexopt::prelude::*;
+
+use crate::{
+    block::DiskRef,
+    job::{CaptureJob, ImageRef, Job, RestoreJob, VerifyJob, default_level},
+    tui,
+    units::SectorSize,
+};
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// The screens.
+    Tui(tui::Options),
+    /// Help on everything, or on one command.
+    Help(Option<String>),
+    /// Name and version.
+    Version,
+    /// List disks.
+    Disks {
+        /// As JSON.
+        json: bool,
+    },
+    /// Look at one disk.
+    Show {
+        /// Which.
+        disk: DiskRef,
+        /// Bytes in a sector, where the disk is a file.
+        sector_size: Option<SectorSize>,
+        /// As JSON.
+        json: bool,
+    },
+    /// List images.
+    Images {
+        /// The store's folder.
+        store: PathBuf,
+        /// As JSON.
+        json: bool,
+    },
+    /// Plan and run a job.
+    Run {
+        /// What to do.
+        job: Job,
+        /// Show the plan and stop.
+        dry_run: bool,
+        /// Take the confirmation as given.
+        yes: bool,
+        /// Result as one JSON object, progress as JSON lines on standard error.
+        json: bool,
+    },
+}
+
+/// A command line that asks for nothing sensible.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option or value is wrong.
+    #[error("{0}")]
+    Option(#[from] lexopt::Error),
+    /// There is no such command.
+    #[error("there is no command {0:?}; `rescue help` lists them")]
+    Unknown(String),
+    /// Arguments are missing.
+    #[error("{command} needs {missing}; `rescue help {command}` says more")]
+    Missing {
+        /// The command.
+        command: &'static str,
+        /// What it needs.
+        missing: &'static str,
+    },
+}
+
+/// Everything that options can say, before it is known which command they belong to.
+#[derive(Default)]
+struct Options {
+    words: Vec<OsString>,
+    json: bool,
+    dry_run: bool,
+    yes: bool,
+    accept_partial: bool,
+    level: Option<i32>,
+    note: Option<String>,
+    sector_size: Option<SectorSize>,
+    store: Option<PathBuf>,
+    monochrome: bool,
+}
+
+/// Reads a command line, without the program's name.
+///
+/// # Errors
+/// [`Error`] for an unknown command or option, a missing argument, or a value that is none.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut options = Options::default();
+    let mut command: Option<String> = None;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('h') | Long("help") => return Ok(Command::Help(command)),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Value(word) if command.is_none() => command = Some(word.string()?),
+            Value(word) => options.words.push(word),
+            Short(letter) => {
+                let name = format!("-{letter}");
+                option(command.as_deref().unwrap_or_default(), name, &mut parser, &mut options)?;
+            }
+            Long(word) => {
+                let name = format!("--{word}");
+                option(command.as_deref().unwrap_or_default(), name, &mut parser, &mut options)?;
+            }
+        }
+    }
+    match command {
+        None => Ok(Command::Tui(tui::Options::default())),
+        Some(name) => build(&name, options),
+    }
+}
+
+/// Takes one option of `command`.
+fn option(
+    command: &str,
+    name: String,
+    parser: &mut lexopt::Parser,
+    options: &mut Options,
+) -> Result<(), lexopt::Error> {
+    let runs = matches!(command, "capture" | "restore" | "verify");
+    let looks = matches!(command, "disks" | "show" | "images");
+    let opens = matches!(command, "show" | "capture" | "restore");
+    match name.as_str() {
+        "--json" if runs || looks => options.json = true,
+        "-n" | "--dry-run" if runs => options.dry_run = true,
+        "-y" | "--yes" if command == "restore" => options.yes = true,
+        "--accept-partial" if command == "restore" => options.accept_partial = true,
+        "-l" | "--level" if command == "capture" => options.level = Some(parser.value()?.parse()?),
+        "--note" if command == "capture" => options.note = Some(parser.value()?.string()?),
+        "--sector-size" if opens => options.sector_size = Some(parser.value()?.parse_with(sector_size)?),
+        "--store" if command == "tui" => options.store = Some(parser.value()?.into()),
+        "--monochrome" if command == "tui" => options.monochrome = true,
+        _ => return Err(lexopt::Error::UnexpectedOption(name)),
+    }
+    Ok(())
+}
+
+fn sector_size(text: &str) -> Result<SectorSize, String> {
+    let bytes: u64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    SectorSize::new(bytes).map_err(|error| error.to_string())
+}
+
+fn build(command: &str, options: Options) -> Result<Command, Error> {
+    let Options { words, json, dry_run, yes, accept_partial, level, note, sector_size, store, monochrome } = options;
+    let mut words = words.into_iter();
+    let mut next =
+        |command: &'static str, missing: &'static str| words.next().ok_or(Error::Missing { command, missing });
+    let disk = |word: OsString| -> Result<DiskRef, Error> { Ok(DiskRef::from(word.string()?)) };
+    let parsed = match command {
+        "help" => Command::Help(next("help", "").ok().map(|word| word.string()).transpose()?),
+        "tui" => Command::Tui(tui::Options { store, monochrome }),
+        "version" => Command::Version,
+        "disks" => Command::Disks { json },
+        "show" => Command::Show { disk: disk(next("show", "a disk")?)?, sector_size, json },
+        "images" => Command::Images { store: next("images", "a store")?.into(), json },
+        "capture" => {
+            let job = CaptureJob {
+                disk: disk(next("capture", "a disk and a store")?)?,
+                store: next("capture", "a disk and a store")?.into(),
+                level: level.unwrap_or(default_level()),
+                note,
+                sector_size,
+            };
+            Command::Run { job: Job::Capture(job), dry_run, yes, json }
+        }
+        "restore" => {
+            let job = RestoreJob {
+                store: next("restore", "a store, an image and a disk")?.into(),
+                image: ImageRef::from(next("restore", "a store, an image and a disk")?.string()?),
+                disk: disk(next("restore", "a store, an image and a disk")?)?,
+                sector_size,
+                accept_partial,
+            };
+            Command::Run { job: Job::Restore(job), dry_run, yes, json }
+        }
+        "verify" => {
+            let store = next("verify", "a store")?.into();
+            let image = next("verify", "").ok().map(|word| word.string()).transpose()?.map(ImageRef::from);
+            Command::Run { job: Job::Verify(VerifyJob { store, image }), dry_run, yes, json }
+        }
+        unknown => return Err(Error::Unknown(unknown.to_owned())),
+    };
+    match words.next() {
+        Some(word) => Err(lexopt::Error::UnexpectedArgument(word).into()),
+        None => Ok(parsed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn commands_become_jobs() {
+        assert_eq!(parsed(""), Ok(Command::Tui(tui::Options::default())));
+        assert_eq!(parsed("disks --json"), Ok(Command::Disks { json: true }));
+        assert_eq!(parsed("help capture"), Ok(Command::Help(Some("capture".to_owned()))));
+        assert_eq!(parsed("restore --help"), Ok(Command::Help(Some("restore".to_owned()))));
+        let Ok(Command::Run { job: Job::Capture(job), dry_run: true, .. }) = parsed("capture -n --level 9 d.raw st")
+        else {
+            panic!("not a capture")
+        };
+        assert_eq!((job.disk, job.level), (DiskRef::Path("d.raw".to_owned()), 9));
+        let Ok(Command::Run { job: Job::Restore(job), yes: true, .. }) = parsed("restore st latest serial:AB1 --yes")
+        else {
+            panic!("not a restore")
+        };
+        assert_eq!((job.image, job.disk), (ImageRef::Latest, DiskRef::Serial("AB1".to_owned())));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_said() {
+        for (line, want) in [
+            ("clone a b", "there is no command \"clone\"; `rescue help` lists them"),
+            ("capture d.raw", "capture needs a disk and a store; `rescue help capture` says more"),
+            ("capture a b --yes", "invalid option '--yes'"),
+            ("capture a b c", "unexpected argument \"c\""),
+            ("capture a b --level x", "cannot parse argument \"x\": invalid digit found in string"),
+            (
+                "show a --sector-size 513",
+                "cannot parse argument \"513\": 513 is not a sector size (a power of two from 512 to 65536)",
+            ),
+            ("images", "images needs a store; `rescue help images` says more"),
+        ] {
+            assert_eq!(parsed(line).unwrap_err(), want, "{line}");
+        }
+    }
+}

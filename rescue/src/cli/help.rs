@@ -1,0 +1,113 @@
+//! What `rescue help` says.
+
+/// Returns the help on one command, or on all of them.
+#[must_use]
+pub fn text(command: Option<&str>) -> &'static str {
+    match command {
+        Some("disks") => DISKS,
+        Some("show") => SHOW,
+        Some("capture") => CAPTURE,
+        Some("images") => IMAGES,
+        Some("restore") => RESTORE,
+        Some("verify") => VERIFY,
+        _ => OVERVIEW,
+    }
+}
+
+const OVERVIEW: &str = "\
+rescue images whole disks into a store and writes them back, while no system runs on them.
+
+  rescue                              the screens: everything below with keys and plans to read first
+                                      (rescue tui [--store FOLDER] [--monochrome] is the same)
+  rescue disks                        the disks of this machine, with tables and file systems
+  rescue show DISK                    one disk: its table, regions, used and free bytes
+  rescue capture DISK STORE           image DISK into STORE, a folder; made if there is none
+  rescue images STORE                 the images in STORE
+  rescue restore STORE IMAGE DISK     overwrite DISK with IMAGE, and read it back
+  rescue verify STORE [IMAGE]         read and check every byte that STORE (or IMAGE) needs
+  rescue help COMMAND                 more on one of them
+
+A DISK is a device (/dev/nvme0n1), a file that stands in for one (disk.raw), an NBD export
+(nbd:unix:/run/export.sock, nbd:host:10809), or a disk by what it is rather than by where the
+kernel put it: serial:S4EWNX0R, wwn:eui.0025388b11b2, guid:6f1d2a3c-… (GPT disk GUID).
+An IMAGE is `latest`, or the first digits of an id that `rescue images` shows.
+
+Exit codes: 0 COMPLETE, 1 FAILED, 2 the command line makes no sense, 3 refused before anything
+was written, 4 PARTIAL (something could not be read; what could be was kept).
+
+A first try without a spare disk: rescue capture disk.raw my-store; rescue images my-store
+";
+
+const DISKS: &str = "\
+rescue disks [--json]
+
+Lists the disks of this machine: model, serial, size, table, and what each partition holds.
+Memory, loop, optical and boot-partition devices are left out. Needs to be root to look into them.
+
+  --json    an array of objects, one a disk
+";
+
+const SHOW: &str = "\
+rescue show DISK [--json] [--sector-size BYTES]
+
+Shows one disk: its partition table and what is wrong with it, and for each region the file system,
+label, how much an image would keep, how much is free, and why more is kept than the file system's
+own books say. Changes nothing.
+
+  --json                 one object
+  --sector-size BYTES    512 (the default) or 4096, when DISK is a file
+";
+
+const CAPTURE: &str = "\
+rescue capture DISK STORE [--level N] [--note TEXT] [--dry-run] [--json] [--sector-size BYTES]
+
+Images DISK into the folder STORE. Only blocks in use are read, every distinct chunk is stored once,
+whatever disk or machine it came from. DISK is opened read-only and set read-only in the kernel for
+as long as it takes; a disk that is mounted for writing is refused. There is no image before all of it
+is safely stored; interrupted, a capture leaves nothing but chunks that the next one uses again.
+
+  -l, --level N          zstd level, 1 (fast) to 19 (small); default 3
+      --note TEXT        kept with the image and shown by `rescue images`
+  -n, --dry-run          show the plan and stop
+      --json             the result as one JSON object; progress as JSON lines on standard error
+      --sector-size BYTES  512 (the default) or 4096, when DISK is a file
+
+Ends as COMPLETE (0), PARTIAL (4: sectors were unreadable; the image is marked) or FAILED (1: no image).
+";
+
+const IMAGES: &str = "\
+rescue images STORE [--json]
+
+Lists the images in STORE, newest first: id, time, machine, disk, size, what it added to the store.
+
+  --json    an array of objects: id, created, machine, disk, label, bytes, allocated, stored, …
+";
+
+const RESTORE: &str = "\
+rescue restore STORE IMAGE DISK [--yes] [--dry-run] [--accept-partial] [--json] [--sector-size BYTES]
+
+Overwrites DISK with IMAGE. Before the first write every frame of the image is read and checked, and
+the first and last MiB of DISK are kept in the store (folder undo/). The head of the disk is written last,
+after everything else was read back from the medium: a restore that stopped half-way leaves a disk that
+does not start, and doing it again finishes it. On a larger disk the backup GPT moves to the new end.
+
+You are asked to type the end of the disk's serial number.
+
+  -y, --yes              do not ask; only when DISK is a file, an NBD export, or named by serial:, wwn: or guid:
+  -n, --dry-run          show the plan and stop
+      --accept-partial   restore an image although sectors of its source were unreadable
+      --json             the result as one JSON object; progress as JSON lines on standard error
+      --sector-size BYTES  512 or 4096, when DISK is a file; default: as the image
+
+Refused (3): a disk in use, read-only, too small, with other sectors, or holding the store.
+";
+
+const VERIFY: &str = "\
+rescue verify STORE [IMAGE] [--json]
+
+Reads every byte of STORE (or all that IMAGE needs) and checks it: stored bytes, decompressed chunks,
+indexes, manifests. Damage is named by image, region and bytes of the disk, and remembered, so that the
+next capture of the same data stores it anew. Exit code 0 when all is well, 1 when not.
+
+  --json    the result as one JSON object; progress as JSON lines on standard error
+";

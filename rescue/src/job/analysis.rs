@@ -1,0 +1,136 @@
+//! What a disk holds: its table, its regions, and which bytes of each must be kept.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{failure::panic_text, plan::Error};
+use crate::{
+    block::{Disk, ReadAt, Window},
+    escape::Escaped,
+    extent::ExtentSet,
+    fs::{self, Survey},
+    table::{self, Layout, Partition, Problem, Region, RegionKind, TableKind},
+};
+
+/// A disk, looked at.
+#[derive(Debug)]
+pub struct Analysis {
+    /// Its table.
+    pub layout: Layout,
+    /// Its regions, tiling the disk, in order.
+    pub regions: Vec<RegionAnalysis>,
+    /// Why the table could not be used: the whole disk is then one region, kept whole.
+    pub table_error: Option<String>,
+}
+
+/// One region, looked at.
+#[derive(Debug)]
+pub struct RegionAnalysis {
+    /// What it is and where.
+    pub region: Region,
+    /// Its entry in the table.
+    pub partition: Option<Partition>,
+    /// What it holds and which of its bytes must be kept, in whole sectors.
+    pub survey: Survey,
+}
+
+impl Analysis {
+    /// Returns how many bytes of the disk must be kept.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        self.regions.iter().map(|region| region.survey.allocated.total()).sum()
+    }
+}
+
+/// Reads the table of `disk` and the allocation map of every region.
+///
+/// # Errors
+/// [`Error::Failed`] when the disk cannot be read at all. A table or file system that makes no sense is no error: what
+/// it covers is kept whole.
+pub fn analyse(disk: &dyn Disk) -> Result<Analysis, Error> {
+    let (layout, table_error) = read_layout(disk)?;
+    let regions = layout.regions();
+    let regions = regions.into_iter().map(|region| analyse_region(disk, &layout, region, table_error.as_deref()));
+    let analysis = Analysis { regions: regions.collect(), layout, table_error };
+    check_tiling(&analysis, disk.len())?;
+    Ok(analysis)
+}
+
+/// Reads the table of `disk`; one that makes no sense comes back as a layout without partitions, and the reason.
+///
+/// # Errors
+/// [`Error::Failed`] when the disk cannot be read.
+pub fn read_layout(disk: &dyn Disk) -> Result<(Layout, Option<String>), Error> {
+    match table::read(disk, disk.sector_size()) {
+        Ok(layout) => Ok((layout, None)),
+        Err(table::Error::Disk(error)) => Err(Error::failed("reading the partition table", &error)),
+        Err(table::Error::Corrupt { offset, what }) => {
+            let problems = vec![Problem { offset, what: what.clone() }];
+            let layout = Layout {
+                kind: TableKind::None,
+                sector_size: disk.sector_size(),
+                disk_len: disk.len(),
+                disk_id: None,
+                partitions: Vec::new(),
+                pieces: Vec::new(),
+                problems,
+            };
+            Ok((layout, Some(format!("the partition table is damaged at byte {offset:#x}: {what}"))))
+        }
+        Err(error @ table::Error::Refused(_)) => Err(Error::Refused(error.to_string())),
+    }
+}
+
+fn analyse_region(disk: &dyn Disk, layout: &Layout, region: Region, table_error: Option<&str>) -> RegionAnalysis {
+    let window = Window::new(disk, region.range);
+    let len = region.range.len();
+    let keep_all = Survey { detected: None, allocated: ExtentSet::full(len), widened: Vec::new(), notes: Vec::new() };
+    let (partition, mut survey) = match region.kind {
+        RegionKind::Head | RegionKind::Gap | RegionKind::Tail => (None, keep_all),
+        RegionKind::Whole => match table_error {
+            Some(reason) => (None, Survey::whole(len, None, format_args!("kept whole: {reason}"))),
+            None => (None, survey(&window)),
+        },
+        RegionKind::Partition(number) => {
+            (layout.partitions.iter().find(|p| p.number == number).cloned(), survey(&window))
+        }
+    };
+    // Disks are read and written in whole sectors.
+    survey.allocated = survey.allocated.round_out(layout.sector_size.bytes(), len);
+    RegionAnalysis { region, partition, survey }
+}
+
+/// Surveys a region; a reader that panics on what it holds counts as one that does not know it.
+fn survey(window: &Window<'_>) -> Survey {
+    catch_unwind(AssertUnwindSafe(|| fs::survey(window))).unwrap_or_else(|panic| {
+        let reason = format!("kept whole: {}", panic_text(panic.as_ref()));
+        Survey::whole(window.len(), None, reason)
+    })
+}
+
+/// Everything downstream relies on regions that tile the disk; a hole would be data that no image holds.
+fn check_tiling(analysis: &Analysis, disk_len: u64) -> Result<(), Error> {
+    let mut at = 0;
+    for region in &analysis.regions {
+        if region.region.range.start != at {
+            return Err(Error::Failed(format!(
+                "regions do not tile the disk: {} starts at byte {:#x}, the one before ends at {at:#x}",
+                region.region.kind, region.region.range.start
+            )));
+        }
+        at = region.region.range.end;
+    }
+    if at == disk_len {
+        return Ok(());
+    }
+    Err(Error::Failed(format!("regions end at byte {at:#x}, the disk at {disk_len:#x}")))
+}
+
+/// Names a region for a message: `partition 2 (ext4 "root")`.
+#[must_use]
+pub fn region_name(kind: RegionKind, detected: Option<&fs::Detected>) -> String {
+    let Some(detected) = detected else { return kind.to_string() };
+    match detected.label.as_deref() {
+        Some(label) if !label.is_empty() => format!("{kind} ({} \"{}\")", Escaped(&detected.name), Escaped(label)),
+        _ => format!("{kind} ({})", Escaped(&detected.name)),
+    }
+}

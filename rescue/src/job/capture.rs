@@ -1,0 +1,445 @@
+//! Capture: a disk into a store.
+//!
+//! Readers fill chunk-sized buffers from the disk, workers hash, look up and compress them, and one writer appends the
+//! new frames to packs. The manifest comes last: until it is there, there is no image.
+
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{
+    Cancel, CaptureJob, Monitor, Phase,
+    analysis::{Analysis, analyse, region_name},
+    chunks::{self, Runs},
+    failure::Failure,
+    meter::Meter,
+    plan::Error,
+    report::{Draft, Outcome, Report, Stage},
+    salvage,
+    view::{PlanView, Step},
+};
+use crate::{
+    block::{Disk, buffer::AlignedBuf, open_source},
+    extent::{Extent, ExtentSet},
+    store::{
+        ChunkId, EncodedFrame, Encoder, Manifest, Store, Writer,
+        manifest::{ImageState, RegionImage},
+    },
+    units::Bytes,
+};
+
+/// Threads that read the source.
+const READERS: usize = 2;
+
+/// A disk, looked at, and the store it will go to.
+pub struct CapturePlan {
+    job: CaptureJob,
+    disk: Box<dyn Disk>,
+    analysis: Analysis,
+    planning: Stage,
+    warnings: Vec<String>,
+}
+
+impl CapturePlan {
+    /// Opens the disk, reads its table and allocation maps, and looks at the store. Writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a disk in use, a level out of range or a store that cannot take the image;
+    /// [`Error::Failed`] when the disk cannot be read.
+    pub fn new(job: &CaptureJob) -> Result<Self, Error> {
+        if !(1..=19).contains(&job.level) {
+            return Err(Error::Refused(format!("compression level {} is not one of 1 to 19", job.level)));
+        }
+        Self::of_disk(job, open_source(&job.disk, job.sector_size)?)
+    }
+
+    /// Plans the capture of a disk that is open already.
+    ///
+    /// # Errors
+    /// As [`CapturePlan::new`].
+    pub fn of_disk(job: &CaptureJob, disk: Box<dyn Disk>) -> Result<Self, Error> {
+        let began = Instant::now();
+        let analysis = analyse(disk.as_ref())?;
+        let warnings = warnings(&job.store, &analysis)?;
+        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let planning = Stage { phase: Phase::Planning, bytes: disk.len(), millis };
+        Ok(Self { job: job.clone(), disk, analysis, planning, warnings })
+    }
+
+    /// Shows what will be read, and what will not.
+    #[must_use]
+    pub fn view(&self) -> PlanView {
+        let steps = self.analysis.regions.iter().map(|region| {
+            let len = region.region.range.len();
+            let bytes = region.survey.allocated.total();
+            let what = if bytes == len {
+                "read all of it".to_owned()
+            } else {
+                format!("read {} in use, leave out {} free", Bytes(bytes), Bytes(len - bytes))
+            };
+            Step {
+                region: region_name(region.region.kind, region.survey.detected.as_ref()),
+                range: region.region.range,
+                what,
+                bytes,
+            }
+        });
+        PlanView {
+            job: "capture".to_owned(),
+            title: format!("Image {} into the store {}", self.disk.identity().path, self.job.store.display()),
+            disk: Some(self.disk.identity().clone()),
+            steps: steps.collect(),
+            bytes: self.analysis.allocated(),
+            warnings: self.warnings.clone(),
+            confirm: None,
+        }
+    }
+
+    /// Reads the disk into the store.
+    #[must_use]
+    pub fn run(self, monitor: &dyn Monitor, cancel: &Cancel) -> Report {
+        let mut draft = Draft::new("capture", monitor);
+        draft.report.disk.clone_from(&self.disk.identity().path);
+        draft.report.disk_bytes = self.disk.len();
+        draft.report.allocated_bytes = self.analysis.allocated();
+        draft.report.stages.push(self.planning.clone());
+        let result = self.store_image(monitor, cancel, &mut draft);
+        draft.finish(result)
+    }
+
+    fn store_image(&self, monitor: &dyn Monitor, cancel: &Cancel, draft: &mut Draft<'_>) -> Result<Outcome, Error> {
+        let created = now();
+        let store = Store::open_or_create(&self.job.store).map_err(|e| Error::failed("opening the store", &e))?;
+        let writer = store.writer().map_err(|e| Error::failed("writing to the store", &e))?;
+        let meter = Meter::begin(monitor, Phase::Capturing, self.analysis.allocated());
+        let flow = Flow::new(self, &store, &writer, &meter, cancel);
+        flow.run()?;
+        let (regions, unreadable) = flow.finish(draft);
+        draft.report.stages.push(meter.finish());
+
+        // A disk that was pulled or swapped can still have answered every read.
+        self.disk.check_unchanged()?;
+        let meter = Meter::begin(monitor, Phase::Syncing, 0);
+        let state = if unreadable.is_empty() { ImageState::Complete } else { ImageState::Partial };
+        let manifest = self.manifest(&store, created, state, regions, unreadable, draft);
+        let manifest = writer.commit(manifest).map_err(|e| Error::failed("committing the image", &e))?;
+        meter.set(draft.report.stored_bytes);
+        draft.report.stages.push(meter.finish());
+        draft.report.image = Some(manifest.id);
+        Ok(match state {
+            ImageState::Complete => Outcome::Complete,
+            ImageState::Partial => Outcome::Partial,
+        })
+    }
+
+    fn manifest(
+        &self,
+        store: &Store,
+        created: String,
+        state: ImageState,
+        regions: Vec<RegionImage>,
+        unreadable: ExtentSet,
+        draft: &Draft<'_>,
+    ) -> Manifest {
+        let layout = &self.analysis.layout;
+        Manifest {
+            version: 1,
+            features: Vec::new(),
+            // The writer names it when it commits it.
+            id: String::new(),
+            created,
+            finished: now(),
+            state,
+            machine: machine_name(),
+            note: self.job.note.clone(),
+            program: concat!("rescue ", env!("CARGO_PKG_VERSION")).to_owned(),
+            disk: self.disk.identity().clone(),
+            table: layout.kind,
+            disk_id: layout.disk_id.clone(),
+            pieces: layout.pieces.clone(),
+            chunk_len: store.chunk_len(),
+            regions,
+            unreadable,
+            stored_bytes: draft.report.stored_bytes,
+        }
+    }
+}
+
+/// What a person should know before the capture runs; refuses what cannot end well.
+fn warnings(store: &Path, analysis: &Analysis) -> Result<Vec<String>, Error> {
+    let mut out: Vec<String> = analysis.table_error.iter().cloned().collect();
+    out.extend(analysis.layout.problems.iter().map(ToString::to_string));
+    for region in &analysis.regions {
+        let name = region_name(region.region.kind, region.survey.detected.as_ref());
+        let said = region.survey.notes.iter().chain(&region.survey.widened);
+        out.extend(said.map(|text| format!("{name}: {text}")));
+    }
+    if store.exists() && !store.is_dir() {
+        return Err(Error::Refused(format!("{} is not a folder", store.display())));
+    }
+    if store.join("rescue-store.json").exists() {
+        Store::open(store).map_err(|e| Error::Refused(super::plan::chain(&e)))?;
+    }
+    let existing = store.ancestors().find(|path| path.exists() && !path.as_os_str().is_empty());
+    let existing = existing.unwrap_or(Path::new("."));
+    if let Ok(space) = nix::sys::statvfs::statvfs(existing) {
+        let free = space.blocks_available().saturating_mul(space.fragment_size());
+        if free < analysis.allocated() {
+            out.push(format!(
+                "{} has {} free; the image needs up to {} before compression and deduplication",
+                store.display(),
+                Bytes(free),
+                Bytes(analysis.allocated())
+            ));
+        }
+    }
+    Ok(out)
+}
+
+/// The threads of one capture and what passes between them.
+struct Flow<'a> {
+    plan: &'a CapturePlan,
+    writer: &'a Writer,
+    meter: &'a Meter<'a>,
+    cancel: &'a Cancel,
+    chunk_len: u64,
+    failure: Failure,
+    runs: Vec<Mutex<Runs>>,
+    found: Mutex<Found>,
+}
+
+/// What the workers counted.
+#[derive(Default)]
+struct Found {
+    unreadable: ExtentSet,
+    stored: u64,
+    deduplicated: u64,
+}
+
+/// One chunk on its way from a reader to a worker.
+struct Filled {
+    region: usize,
+    number: u64,
+    allocated: u64,
+    len: usize,
+    buf: AlignedBuf,
+}
+
+impl<'a> Flow<'a> {
+    fn new(plan: &'a CapturePlan, store: &Store, writer: &'a Writer, meter: &'a Meter<'a>, cancel: &'a Cancel) -> Self {
+        let runs = plan.analysis.regions.iter().map(|_| Mutex::new(Runs::default())).collect();
+        let chunk_len = store.chunk_len();
+        let found = Mutex::new(Found::default());
+        Self { plan, writer, meter, cancel, chunk_len, failure: Failure::default(), runs, found }
+    }
+
+    fn run(&self) -> Result<(), Error> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let buffers = READERS + 2 * workers;
+        let (free_in, free) = bounded(buffers);
+        let (filled_in, filled) = bounded::<Filled>(buffers);
+        let (frames_in, frames) = bounded::<EncodedFrame>(2 * workers);
+        let chunk_len = usize::try_from(self.chunk_len).expect("a store's chunk length fits in memory");
+        for _ in 0..buffers {
+            free_in.send(AlignedBuf::zeroed(chunk_len)).expect("the channel holds every buffer");
+        }
+        let slots = Mutex::new(Slots::new(self.plan, self.chunk_len));
+        std::thread::scope(|scope| {
+            for _ in 0..READERS {
+                let (free, filled_in) = (free.clone(), filled_in.clone());
+                let slots = &slots;
+                scope.spawn(move || self.failure.guard(|| self.read(slots, &free, &filled_in)));
+            }
+            for _ in 0..workers {
+                let (filled, free_in, frames_in) = (filled.clone(), free_in.clone(), frames_in.clone());
+                scope.spawn(move || self.failure.guard(|| self.work(&filled, &free_in, &frames_in)));
+            }
+            drop((filled_in, filled, free_in, free, frames_in));
+            self.write(&frames);
+        });
+        self.failure.result()
+    }
+
+    fn stopped(&self) -> bool {
+        if self.cancel.is_cancelled() {
+            self.failure.set(Error::Failed("cancelled; no image was made".to_owned()));
+        }
+        self.failure.is_set()
+    }
+
+    fn read(
+        &self,
+        slots: &Mutex<Slots<'_>>,
+        free: &Receiver<AlignedBuf>,
+        filled: &Sender<Filled>,
+    ) -> Result<(), Error> {
+        loop {
+            if self.stopped() {
+                return Ok(());
+            }
+            let next = lock(slots).next()?;
+            match next {
+                None => return Ok(()),
+                Some(Next::Zero { region, first, count, allocated }) => {
+                    lock(&self.runs[region]).add_zero(first, count);
+                    self.meter.add(allocated);
+                }
+                Some(Next::Read { region, number, chunk, allocated }) => {
+                    // The workers give every buffer back; a closed channel means that they are gone.
+                    let Ok(mut buf) = free.recv() else { return Ok(()) };
+                    let len = usize::try_from(chunk.len()).expect("a chunk fits in memory");
+                    let bad = salvage::read_chunk(self.plan.disk.as_ref(), chunk, &allocated, &mut buf[..len])?;
+                    let allocated = allocated.iter().map(|extent| extent.len()).sum();
+                    if !bad.is_empty() {
+                        let mut found = lock(&self.found);
+                        found.unreadable = found.unreadable.union(&bad);
+                    }
+                    if filled.send(Filled { region, number, allocated, len, buf }).is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn work(
+        &self,
+        filled: &Receiver<Filled>,
+        free: &Sender<AlignedBuf>,
+        frames: &Sender<EncodedFrame>,
+    ) -> Result<(), Error> {
+        let mut encoder = Encoder::new(self.plan.job.level).map_err(|e| Error::failed("starting zstd", &e))?;
+        for chunk in filled {
+            if self.stopped() {
+                return Ok(());
+            }
+            let plain = &chunk.buf[..chunk.len];
+            let id = ChunkId::of(plain);
+            if id != ChunkId::ZERO {
+                if self.writer.claim(&id) {
+                    let frame = encoder.encode(id, plain).map_err(|e| Error::failed("compressing a chunk", &e))?;
+                    if frames.send(frame).is_err() {
+                        return Ok(());
+                    }
+                } else {
+                    lock(&self.found).deduplicated += chunk.allocated;
+                }
+            }
+            lock(&self.runs[chunk.region]).add(chunk.number, id);
+            self.meter.add(chunk.allocated);
+            // Nobody waits for buffers any more once the readers are done.
+            let _ = free.send(chunk.buf);
+        }
+        Ok(())
+    }
+
+    fn write(&self, frames: &Receiver<EncodedFrame>) {
+        for frame in frames {
+            if self.failure.is_set() {
+                // Taken and dropped, so that no worker waits for ever.
+                continue;
+            }
+            let bytes = frame.len() as u64;
+            match self.writer.put(&frame) {
+                Ok(()) => {
+                    self.meter.add_stored(bytes);
+                    lock(&self.found).stored += bytes;
+                }
+                Err(error) => self.failure.set(Error::failed("writing to the store", &error)),
+            }
+        }
+    }
+
+    fn finish(self, draft: &mut Draft<'_>) -> (Vec<RegionImage>, ExtentSet) {
+        let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        draft.report.stored_bytes = found.stored;
+        draft.report.deduplicated_bytes = found.deduplicated;
+        for extent in found.unreadable.iter() {
+            draft.problem(format!("{extent} of the disk could not be read; the image holds zeros there"));
+        }
+        let runs = self.runs.into_iter().map(|runs| runs.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let regions = self.plan.analysis.regions.iter().zip(runs).map(|(region, runs)| RegionImage {
+            region: region.region,
+            partition: region.partition.clone(),
+            detected: region.survey.detected.clone(),
+            allocated: region.survey.allocated.clone(),
+            widened: region.survey.widened.clone(),
+            chunks: runs.finish(),
+        });
+        (regions.collect(), found.unreadable)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a reader does next.
+enum Next {
+    /// A chunk to read.
+    Read { region: usize, number: u64, chunk: Extent, allocated: Vec<Extent> },
+    /// Chunks that the disk knows to be zero.
+    Zero { region: usize, first: u64, count: u64, allocated: u64 },
+}
+
+/// Walks every allocated chunk of the disk once, in order.
+struct Slots<'a> {
+    plan: &'a CapturePlan,
+    walk: Box<dyn Iterator<Item = (usize, u64, Extent)> + Send + 'a>,
+    /// The next bytes that may be other than zero, as the disk said; nothing before them is.
+    data: Option<Extent>,
+}
+
+impl<'a> Slots<'a> {
+    fn new(plan: &'a CapturePlan, chunk_len: u64) -> Self {
+        let walk = plan.analysis.regions.iter().enumerate().flat_map(move |(index, region)| {
+            let slots = chunks::slots(&region.survey.allocated, region.region.range.len(), chunk_len);
+            slots.map(move |(number, range)| (index, number, range))
+        });
+        Self { plan, walk: Box::new(walk), data: Some(Extent::new(0, 0)) }
+    }
+
+    fn next(&mut self) -> Result<Option<Next>, Error> {
+        let Some((region, number, slot)) = self.walk.next() else { return Ok(None) };
+        let known = &self.plan.analysis.regions[region];
+        let start = known.region.range.start;
+        let chunk = Extent::new(start + slot.start, start + slot.end);
+        let parts = known.survey.allocated.within(slot);
+        if self.is_hole(chunk)? {
+            let allocated = parts.map(|extent| extent.len()).sum();
+            return Ok(Some(Next::Zero { region, first: number, count: 1, allocated }));
+        }
+        let allocated = parts.map(|extent| Extent::new(start + extent.start, start + extent.end)).collect();
+        Ok(Some(Next::Read { region, number, chunk, allocated }))
+    }
+
+    /// Tells whether the disk knows all of `chunk` to be zero, as a sparse file does.
+    fn is_hole(&mut self, chunk: Extent) -> Result<bool, Error> {
+        if self.data.is_some_and(|data| data.end <= chunk.start) {
+            self.data = self.plan.disk.next_data(chunk.start)?;
+        }
+        Ok(self.data.is_none_or(|data| data.start >= chunk.end))
+    }
+}
+
+/// Returns the time, RFC 3339 in UTC, in whole seconds.
+fn now() -> String {
+    let now = jiff::Timestamp::now();
+    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
+}
+
+/// Returns what to call this machine: its host name, or what its firmware says where it has none.
+fn machine_name() -> Option<String> {
+    let named = |name: &String| !name.is_empty() && name != "(none)" && name != "localhost" && name != "rescue";
+    let host = nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
+    host.filter(named).or_else(|| {
+        let id = Path::new("/sys/class/dmi/id");
+        let read = |file: &str| std::fs::read_to_string(id.join(file)).ok().map(|text| text.trim().to_owned());
+        let (vendor, product) = (read("sys_vendor")?, read("product_name")?);
+        Some(format!("{vendor} {product}").trim().to_owned()).filter(|name| !name.is_empty())
+    })
+}

@@ -1,0 +1,103 @@
+//! Counting what a job does: progress while a phase runs, figures for the report after it.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{Event, Monitor, Phase, Progress, report::Stage};
+
+/// How often progress is reported at most.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Counts one phase. Shared by the threads that do it.
+pub struct Meter<'a> {
+    monitor: &'a dyn Monitor,
+    phase: Phase,
+    total: AtomicU64,
+    done: AtomicU64,
+    stored: AtomicU64,
+    began: Instant,
+    reported: Mutex<Instant>,
+}
+
+impl<'a> Meter<'a> {
+    /// Tells `monitor` that `phase` begins, which will go through `total` bytes.
+    pub fn begin(monitor: &'a dyn Monitor, phase: Phase, total: u64) -> Self {
+        monitor.event(Event::Phase { phase });
+        let now = Instant::now();
+        let meter = Self {
+            monitor,
+            phase,
+            total: AtomicU64::new(total),
+            done: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            began: now,
+            reported: Mutex::new(now),
+        };
+        meter.report();
+        meter
+    }
+
+    /// Counts `bytes` as done.
+    pub fn add(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+        self.report_sometimes();
+    }
+
+    /// Sets how many bytes are done.
+    pub fn set(&self, bytes: u64) {
+        self.done.store(bytes, Ordering::Relaxed);
+        self.report_sometimes();
+    }
+
+    /// Sets how many bytes are done, of how many.
+    pub fn set_of(&self, done: u64, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.set(done);
+    }
+
+    /// Counts `bytes` as new in the store.
+    pub fn add_stored(&self, bytes: u64) {
+        self.stored.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes are done.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Ends the phase.
+    pub fn finish(self) -> Stage {
+        self.report();
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Stage { phase: self.phase, bytes: self.done(), millis }
+    }
+
+    fn report_sometimes(&self) {
+        // Whoever finds the lock taken need not wait: somebody else is reporting.
+        let Ok(mut reported) = self.reported.try_lock().or_else(|error| match error {
+            std::sync::TryLockError::Poisoned(poisoned) => Ok(PoisonError::into_inner(poisoned)),
+            std::sync::TryLockError::WouldBlock => Err(()),
+        }) else {
+            return;
+        };
+        if reported.elapsed() >= INTERVAL {
+            *reported = Instant::now();
+            self.report();
+        }
+    }
+
+    fn report(&self) {
+        let progress = Progress {
+            done: self.done(),
+            // The last figure must be the whole: what a file system's books and its map say may differ by a little.
+            total: self.total.load(Ordering::Relaxed).max(self.done()),
+            stored: self.stored.load(Ordering::Relaxed),
+        };
+        self.monitor.event(Event::Progress { phase: self.phase, progress });
+    }
+}

@@ -1,0 +1,329 @@
+//! Restore: an image onto a disk.
+//!
+//! Order is what makes it safe: every stored frame is checked before the first write; the target's old head and tail are
+//! kept in the store; then head and tail are cleared, the regions written and read back from the medium, and the
+//! tables written, the head of the disk last. A restore that stopped half-way leaves nothing firmware could boot.
+
+mod late;
+mod read_back;
+mod write;
+
+use std::time::Instant;
+
+use super::{
+    Cancel, Monitor, Phase, RestoreJob,
+    analysis::{read_layout, region_name},
+    guard,
+    meter::Meter,
+    plan::Error,
+    report::{Draft, Outcome, Report, Stage},
+    view::{Confirm, PlanView, Step},
+};
+use crate::{
+    block::{TargetDisk, open_target},
+    escape::Escaped,
+    extent::{Extent, ExtentSet},
+    store::{self, Manifest, Store, manifest::ImageState},
+    table::{self, Layout, TablePiece},
+    units::{Bytes, MIB},
+};
+
+/// Bytes at either end of the target that are cleared first: what firmware looks at.
+const CLEARED: u64 = MIB;
+
+/// An image and the disk it will be written to.
+pub struct RestorePlan {
+    store: Store,
+    manifest: Manifest,
+    target: Box<dyn TargetDisk>,
+    /// The table's bytes for this target.
+    pieces: Vec<TablePiece>,
+    /// Bytes of the disk that are written after everything else: the boot area and the tables.
+    late: ExtentSet,
+    planning: Stage,
+    warnings: Vec<String>,
+}
+
+impl RestorePlan {
+    /// Loads the image, opens the target, and works out the table it will get. Writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the target is too small, has other sectors, is in use or holds the store, or the image
+    /// is partial and that was not accepted; [`Error::Failed`] when image or target cannot be read.
+    pub fn new(job: &RestoreJob) -> Result<Self, Error> {
+        let store = Store::open(&job.store).map_err(|e| Error::failed("opening the store", &e))?;
+        let manifest = super::load_image(&store, &job.image)?;
+        guard::target_is_not_under_store(&job.disk, &job.store)?;
+        let target = open_target(&job.disk, job.sector_size.or(Some(manifest.disk.sector_size)))?;
+        guard::target_does_not_hold_store(target.identity(), &job.store)?;
+        Self::onto(job, store, manifest, target)
+    }
+
+    /// Plans the restore of a loaded image onto a disk that is open already.
+    ///
+    /// # Errors
+    /// As [`RestorePlan::new`].
+    pub fn onto(
+        job: &RestoreJob,
+        store: Store,
+        manifest: Manifest,
+        target: Box<dyn TargetDisk>,
+    ) -> Result<Self, Error> {
+        let began = Instant::now();
+        check_fit(&manifest, target.as_ref())?;
+        if manifest.state == ImageState::Partial && !job.accept_partial {
+            return Err(Error::Refused(format!(
+                "image {} is partial: {} of its source could not be read; restoring it needs your consent \
+                 (--accept-partial)",
+                manifest.id,
+                Bytes(manifest.unreadable.total())
+            )));
+        }
+        let pieces = table::for_target(&layout_of(&manifest), target.len())
+            .map_err(|error| Error::Refused(super::plan::chain(&error)))?;
+        let late = late::extents(&manifest, &pieces, target.len());
+        let warnings = warnings(&manifest, target.as_ref());
+        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
+        Ok(Self { store, manifest, target, pieces, late, planning, warnings })
+    }
+
+    fn allocated(&self) -> u64 {
+        self.manifest.regions.iter().map(|region| region.allocated.total()).sum()
+    }
+
+    /// Shows what will be written.
+    #[must_use]
+    pub fn view(&self) -> PlanView {
+        let identity = self.target.identity();
+        let mut steps = vec![
+            step("target", Extent::new(0, self.target.len()), "keep its first and last MiB in the store", 0),
+            step("head", Extent::new(0, CLEARED.min(self.target.len())), "clear", CLEARED),
+            step("tail", Extent::new(self.target.len().saturating_sub(CLEARED), self.target.len()), "clear", CLEARED),
+        ];
+        for region in &self.manifest.regions {
+            let (range, bytes) = (region.region.range, region.allocated.total());
+            let free = range.len() - bytes;
+            let what = match free {
+                0 => "write and read back".to_owned(),
+                _ => format!("write and read back; leave {} free as it is", Bytes(free)),
+            };
+            steps.push(step(&region_name(region.kind(), region.detected.as_ref()), range, &what, bytes));
+        }
+        for piece in self.pieces.iter().rev() {
+            let len = piece.bytes.len() as u64;
+            let name = serde_json::to_value(piece.kind).ok().and_then(|name| name.as_str().map(str::to_owned));
+            let range = Extent::new(piece.offset, piece.offset.saturating_add(len));
+            steps.push(step(&name.unwrap_or_default(), range, "write last, read back", len));
+        }
+        let source = &self.manifest.disk;
+        PlanView {
+            job: "restore".to_owned(),
+            title: format!(
+                "Overwrite {} ({}) with the image of {} made {}",
+                identity.path,
+                Bytes(identity.len),
+                Escaped(source.model.as_deref().unwrap_or(&source.path)),
+                self.manifest.created
+            ),
+            disk: Some(identity.clone()),
+            steps,
+            bytes: self.allocated(),
+            warnings: self.warnings.clone(),
+            confirm: Some(confirmation(identity)),
+        }
+    }
+
+    /// Writes the image onto the target and proves it.
+    #[must_use]
+    pub fn run(self, monitor: &dyn Monitor, cancel: &Cancel) -> Report {
+        let mut draft = Draft::new("restore", monitor);
+        draft.report.disk.clone_from(&self.target.identity().path);
+        draft.report.image = Some(self.manifest.id.clone());
+        draft.report.disk_bytes = self.target.len();
+        draft.report.allocated_bytes = self.allocated();
+        draft.report.stages.push(self.planning.clone());
+        let result = self.restore(monitor, cancel, &mut draft);
+        draft.finish(result)
+    }
+
+    fn restore(&self, monitor: &dyn Monitor, cancel: &Cancel, draft: &mut Draft<'_>) -> Result<Outcome, Error> {
+        self.check_store(monitor, cancel, draft)?;
+        // The plan may have waited for its confirmation for hours.
+        self.target.check_unchanged()?;
+        self.keep_old_ends(draft);
+        self.clear_ends(monitor, draft)?;
+        let held = self.write_regions(monitor, cancel, draft)?;
+        self.read_back_regions(monitor, cancel, draft)?;
+        self.write_late(held, monitor, draft)?;
+        self.target.check_unchanged()?;
+        if let Err(error) = self.target.reread_table() {
+            draft.problem(format!(
+                "the kernel did not read the new table ({}); it will after the next start",
+                super::plan::chain(&error)
+            ));
+        }
+        Ok(match self.manifest.state {
+            ImageState::Complete => Outcome::Complete,
+            ImageState::Partial => {
+                for extent in self.manifest.unreadable.iter() {
+                    draft.problem(format!("{extent} could not be read when the image was made; zeros were written"));
+                }
+                Outcome::Partial
+            }
+        })
+    }
+
+    /// Reads every stored frame of the image, so that damage is known before the target is touched.
+    fn check_store(&self, monitor: &dyn Monitor, cancel: &Cancel, draft: &mut Draft<'_>) -> Result<(), Error> {
+        let meter = Meter::begin(monitor, Phase::Checking, 0);
+        let damage = self
+            .store
+            .precheck_image(&self.manifest, &|done, total| meter.set_of(done, total), &|| cancel.is_cancelled());
+        let damage = damage.map_err(|error| match error {
+            store::Error::Cancelled => Error::Failed("cancelled before anything was written".to_owned()),
+            other => Error::failed("checking the image in the store", &other),
+        })?;
+        draft.report.stages.push(meter.finish());
+        let Some(first) = damage.first() else { return Ok(()) };
+        for each in &damage {
+            draft.problem(each.to_string());
+        }
+        Err(Error::Refused(format!(
+            "the store is damaged, nothing was written: {first}{}",
+            match damage.len() {
+                1 => String::new(),
+                more => format!(" (and {} more places)", more - 1),
+            }
+        )))
+    }
+
+    /// Keeps what the target held at its ends, so that a mistake can be undone as far as its tables go.
+    fn keep_old_ends(&self, draft: &mut Draft<'_>) {
+        let len = self.target.len();
+        let ends = ExtentSet::from_unsorted(vec![
+            Extent::new(0, CLEARED.min(len)),
+            Extent::new(len.saturating_sub(CLEARED), len),
+        ]);
+        let mut parts = Vec::new();
+        for extent in ends.iter() {
+            let size = usize::try_from(extent.len()).expect("at most two MiB");
+            match crate::block::read_vec(self.target.as_ref(), extent.start, size) {
+                Ok(bytes) => parts.push((extent.start, bytes)),
+                Err(error) => {
+                    return draft
+                        .problem(format!("the old ends of the target were not kept: {}", super::plan::chain(&error)));
+                }
+            }
+        }
+        let pieces: Vec<(u64, &[u8])> = parts.iter().map(|(offset, bytes)| (*offset, bytes.as_slice())).collect();
+        // A store on a read-only medium is no reason not to restore from it.
+        if let Err(error) = self.store.save_undo(&describe(self.target.identity()), &pieces) {
+            draft.problem(format!("the old ends of the target were not kept: {}", super::plan::chain(&error)));
+        }
+    }
+
+    fn clear_ends(&self, monitor: &dyn Monitor, draft: &mut Draft<'_>) -> Result<(), Error> {
+        let meter = Meter::begin(monitor, Phase::Clearing, 2 * CLEARED);
+        let len = self.target.len();
+        for extent in [Extent::new(0, CLEARED.min(len)), Extent::new(len.saturating_sub(CLEARED), len)] {
+            self.target.write_zeros(extent)?;
+            meter.add(extent.len());
+        }
+        self.target.sync()?;
+        draft.report.stages.push(meter.finish());
+        Ok(())
+    }
+}
+
+/// Names a disk for the file that keeps its old ends.
+fn describe(disk: &crate::block::Identity) -> String {
+    let said = [Some(disk.path.as_str()), disk.model.as_deref(), disk.serial.as_deref()];
+    said.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+fn step(region: &str, range: Extent, what: &str, bytes: u64) -> Step {
+    Step { region: region.to_owned(), range, what: what.to_owned(), bytes }
+}
+
+fn check_fit(manifest: &Manifest, target: &dyn TargetDisk) -> Result<(), Error> {
+    let (source, path) = (&manifest.disk, &target.identity().path);
+    if target.sector_size() != source.sector_size {
+        return Err(Error::Refused(format!(
+            "{path} has sectors of {} bytes, the image is of a disk with sectors of {}; tables count in sectors and are \
+             not converted yet",
+            target.sector_size(),
+            source.sector_size
+        )));
+    }
+    if target.len() < source.len {
+        return Err(Error::Refused(format!(
+            "{path} holds {} bytes, the image needs {}: {} too few",
+            target.len(),
+            source.len,
+            Bytes(source.len - target.len())
+        )));
+    }
+    Ok(())
+}
+
+/// Returns the table as it was read from the source.
+fn layout_of(manifest: &Manifest) -> Layout {
+    Layout {
+        kind: manifest.table,
+        sector_size: manifest.disk.sector_size,
+        disk_len: manifest.disk.len,
+        disk_id: manifest.disk_id.clone(),
+        partitions: manifest.regions.iter().filter_map(|region| region.partition.clone()).collect(),
+        pieces: manifest.pieces.clone(),
+        problems: Vec::new(),
+    }
+}
+
+/// Says what the target holds now, and what is special about the image.
+fn warnings(manifest: &Manifest, target: &dyn TargetDisk) -> Vec<String> {
+    let mut out = Vec::new();
+    match read_layout(target) {
+        Ok((layout, None)) if layout.partitions.is_empty() => {}
+        Ok((layout, None)) => {
+            let count = layout.partitions.len();
+            let held: Vec<String> = layout.partitions.iter().map(|partition| held_by(target, partition)).collect();
+            out.push(format!("the target holds {count} partitions, which will be lost: {}", held.join(", ")));
+        }
+        Ok((_, Some(error))) => out.push(format!("the target's own table: {error}")),
+        Err(error) => out.push(format!("what the target holds now could not be read: {error}")),
+    }
+    if manifest.state == ImageState::Partial {
+        out.push(format!("the image is partial: {} could not be read", Bytes(manifest.unreadable.total())));
+    }
+    if target.len() > manifest.disk.len {
+        let more = Bytes(target.len() - manifest.disk.len);
+        out.push(format!("the target is {more} larger; the partitions keep their size and that space stays unused"));
+    }
+    out.push("source and target will have the same identifiers: do not start a machine with both attached".to_owned());
+    out
+}
+
+fn held_by(target: &dyn TargetDisk, partition: &table::Partition) -> String {
+    let window = crate::block::Window::new(target, partition.range);
+    let detected = crate::fs::detect(&window);
+    let kind = table::RegionKind::Partition(partition.number);
+    format!("{}, {}", region_name(kind, detected.as_ref()), Bytes(partition.range.len()))
+}
+
+/// What has to be typed: the end of the serial number, or the name of a disk that has none.
+fn confirmation(identity: &crate::block::Identity) -> Confirm {
+    let serial = identity.serial.as_deref().map(str::trim).filter(|serial| !serial.is_empty());
+    match serial {
+        Some(serial) => {
+            let chars: Vec<char> = serial.chars().filter(|c| !c.is_control()).collect();
+            let answer: String = chars[chars.len().saturating_sub(4)..].iter().collect();
+            let prompt = format!("the last {} characters of the target's serial number", answer.chars().count());
+            Confirm { prompt, answer }
+        }
+        None => {
+            let name = identity.path.rsplit('/').next().unwrap_or(&identity.path).to_owned();
+            Confirm { prompt: "the name of the target".to_owned(), answer: name }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Disks that fail, lie, or go away in the middle of a job.
+
+use super::*;
+use crate::{
+    block::faulty::{FaultyDisk, Kind, Op, Repeat},
+    job::{Event, Monitor, Outcome},
+    store::manifest::ImageState,
+};
+
+#[test]
+fn unreadable_sectors_make_a_partial_image_that_names_them() {
+    let bench = Bench::new();
+    let bad = [Extent::new(13 * MIB + 512, 13 * MIB + 1024), Extent::new(22 * MIB, 22 * MIB + 1536)];
+    let mut disk = FaultyDisk::new(bench.source());
+    for extent in bad {
+        disk = disk.bad_at(Kind::Read, extent);
+    }
+    let report = bench.capture(disk);
+    assert_eq!(report.outcome, Outcome::Partial);
+    assert_eq!(report.problems.len(), 2);
+    let image = bench.image();
+    assert_eq!(image.state, ImageState::Partial);
+    assert_eq!(image.unreadable, bad.into_iter().collect());
+
+    let mut job = bench.restore_job();
+    drop(bench.target(DISK));
+    let refused = RestorePlan::new(&job).err().expect("consent is missing").to_string();
+    assert!(refused.contains("--accept-partial"), "{refused}");
+    job.accept_partial = true;
+    let report = RestorePlan::new(&job).unwrap().run(&Silent, &Cancel::new());
+    assert_eq!(report.outcome, Outcome::Partial);
+    let target = fs::read(bench.path("target")).unwrap();
+    assert!(bytes(&target, bad[1]).iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn a_bad_sector_in_free_space_is_nobodys_loss() {
+    let bench = Bench::new();
+    assert_eq!(bench.capture(bench.source()).outcome, Outcome::Complete);
+    let free = ExtentSet::full(DISK).subtract(&allocated(&bench.image()));
+    let hole = free.iter().max_by_key(|extent| extent.len()).unwrap();
+    let report = bench.capture(FaultyDisk::new(bench.source()).bad_at(Kind::Read, hole));
+    assert_eq!(report.outcome, Outcome::Complete);
+}
+
+#[test]
+fn a_source_that_is_unplugged_never_becomes_an_image() {
+    let bench = Bench::new();
+    let probe = FaultyDisk::new(bench.source());
+    let log = probe.log();
+    let plan = CapturePlan::of_disk(&bench.capture_job(), Box::new(probe)).unwrap();
+    let planned = log.count(Kind::Read);
+    assert_eq!(plan.run(&Silent, &Cancel::new()).outcome, Outcome::Complete);
+    let all = log.count(Kind::Read);
+    for reads in [planned, planned + 1, usize::midpoint(planned, all), all - 1, all] {
+        let report = bench.capture(FaultyDisk::new(bench.source()).gone_after(reads));
+        assert_eq!(report.outcome, Outcome::Failed, "after {reads} of {all} reads");
+        assert_eq!(bench.image_count(), 1, "after {reads} of {all} reads");
+    }
+    let shrunk = FaultyDisk::new(bench.source()).ends_at(15 * MIB);
+    assert!(CapturePlan::of_disk(&bench.capture_job(), Box::new(shrunk)).is_err(), "its end cannot be read");
+}
+
+#[test]
+fn the_head_of_the_disk_is_written_last() {
+    let bench = Bench::new();
+    bench.capture(bench.source());
+    let target = FaultyDisk::new(bench.target(DISK));
+    let log = target.log();
+    assert_eq!(bench.restore(target).outcome, Outcome::Complete);
+    let ops = log.ops();
+    let boots = |op: &Op| matches!(op, Op::Write(extent) if extent.start < MIB);
+    let first = ops.iter().position(boots).unwrap();
+    assert!(ops[..first].iter().any(|op| matches!(op, Op::DropCaches)), "regions were read back before");
+    let rest = &ops[first..];
+    assert!(!rest.iter().any(|op| matches!(op, Op::Write(extent) if extent.end > MIB)), "nothing else after the head");
+    let last = ops.iter().rposition(boots).unwrap();
+    assert!(matches!(ops[last], Op::Write(extent) if extent.start == 0), "LBA 0 is the very last");
+    assert!(ops[last..].contains(&Op::Sync));
+    assert!(matches!(ops[ops.len() - 2..], [Op::CheckUnchanged, Op::RereadTable]));
+}
+
+#[test]
+fn every_write_that_fails_leaves_a_disk_that_cannot_start_and_can_be_finished() {
+    let bench = Bench::new();
+    bench.capture(bench.source());
+    let target = FaultyDisk::new(bench.target(DISK));
+    let log = target.log();
+    assert_eq!(bench.restore(target).outcome, Outcome::Complete);
+    let (writes, syncs) = (log.count(Kind::Write), log.count(Kind::Sync));
+    let faults = (1..=writes).step_by(writes / 24 + 1).map(|nth| (Kind::Write, nth));
+    for (kind, nth) in faults.chain([(Kind::Write, writes)]).chain((1..=syncs).map(|nth| (Kind::Sync, nth))) {
+        let report = bench.restore(FaultyDisk::new(bench.target(DISK)).fails_at(kind, nth, Repeat::FromThenOn));
+        assert_eq!(report.outcome, Outcome::Failed, "{kind:?} {nth}");
+        let target = fs::read(bench.path("target")).unwrap();
+        // The last sync fails after the head was handed over; before that, nothing may look like a table.
+        if (kind, nth) != (Kind::Sync, syncs) && (kind, nth) != (Kind::Write, 1) {
+            assert_ne!(&target[510..512], &[0x55, 0xaa], "{kind:?} {nth}");
+        }
+        let report = bench.restore(bench.target_as_is());
+        assert_eq!(report.outcome, Outcome::Complete, "{kind:?} {nth}");
+        bench.assert_restored(DISK);
+    }
+}
+
+#[test]
+fn a_write_that_is_stored_wrong_is_found_by_reading_back() {
+    let bench = Bench::new();
+    bench.capture(bench.source());
+    let target = FaultyDisk::new(bench.target(DISK));
+    let log = target.log();
+    assert_eq!(bench.restore(target).outcome, Outcome::Complete);
+    let writes: Vec<Op> = log.ops().into_iter().filter(|op| matches!(op, Op::Write(_) | Op::Zero(_))).collect();
+    let real: Vec<usize> =
+        (0..writes.len()).filter(|nth| matches!(writes[*nth], Op::Write(_))).map(|n| n + 1).collect();
+    for nth in real.iter().step_by(real.len() / 24 + 1).chain(real.last()).copied() {
+        let report = bench.restore(FaultyDisk::new(bench.target(DISK)).corrupts_write(nth));
+        assert_eq!(report.outcome, Outcome::Failed, "write {nth} of {}", writes.len());
+        let error = report.error.unwrap();
+        assert!(error.contains("read"), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_store_is_refused_before_the_target_is_touched() {
+    let bench = Bench::new();
+    bench.capture(bench.source());
+    let pack = walk(&bench.path("store/packs")).pop().unwrap();
+    let whole = fs::read(&pack).unwrap();
+    for at in [whole.len() / 3, whole.len() / 2, whole.len() - 9] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&pack, damaged).unwrap();
+        let report = bench.restore(bench.target(DISK));
+        assert_eq!((report.outcome, report.refused), (Outcome::Failed, true), "byte {at}");
+        let error = report.error.unwrap();
+        assert!(error.contains(&bench.image().id), "names the image: {error}");
+        assert_eq!(fs::read(bench.path("target")).unwrap(), noise(77, DISK), "byte {at}");
+    }
+}
+
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+/// Raises a flag when a phase has gone on for a while.
+struct CancelIn(crate::job::Phase, Cancel);
+
+impl Monitor for CancelIn {
+    fn event(&self, event: Event) {
+        if matches!(event, Event::Phase { phase } if phase == self.0) {
+            self.1.cancel();
+        }
+    }
+}
+
+#[test]
+fn cancelling_leaves_no_image_and_a_disk_that_cannot_start() {
+    use crate::job::Phase;
+    let bench = Bench::new();
+    let cancel = Cancel::new();
+    let plan = CapturePlan::of_disk(&bench.capture_job(), Box::new(bench.source())).unwrap();
+    let report = plan.run(&CancelIn(Phase::Capturing, cancel.clone()), &cancel);
+    assert_eq!((report.outcome, bench.image_count()), (Outcome::Failed, 0));
+
+    bench.capture(bench.source());
+    for phase in [Phase::Checking, Phase::Writing, Phase::ReadingBack] {
+        drop(bench.target(DISK));
+        let cancel = Cancel::new();
+        let plan = RestorePlan::new(&bench.restore_job()).unwrap();
+        let report = plan.run(&CancelIn(phase, cancel.clone()), &cancel);
+        assert_eq!(report.outcome, Outcome::Failed, "{phase:?}");
+        let error = report.error.unwrap();
+        assert!(error.starts_with("cancelled"), "{error}");
+        let target = fs::read(bench.path("target")).unwrap();
+        assert_eq!(target == noise(77, DISK), phase == Phase::Checking, "{phase:?}");
+        assert_ne!(&target[510..512], &[0x55, 0xaa], "{phase:?}");
+    }
+}

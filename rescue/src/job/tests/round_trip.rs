@@ -1,0 +1,92 @@
+//! Jobs that go well.
+
+use super::*;
+use crate::job::Outcome;
+
+#[test]
+fn an_image_comes_back_and_nothing_else_changes() {
+    let bench = Bench::new();
+    let before = checksum(&bench.path("source"));
+    let report = bench.capture(bench.source());
+    assert_eq!((report.outcome, &report.error), (Outcome::Complete, &None));
+    assert!(report.allocated_bytes < DISK - 4 * MIB, "free blocks are left out: {report:?}");
+    assert_eq!(checksum(&bench.path("source")), before, "the source is never written");
+
+    let report = bench.restore(bench.target(DISK));
+    assert_eq!((report.outcome, &report.error), (Outcome::Complete, &None));
+    bench.assert_restored(DISK);
+}
+
+#[test]
+fn a_larger_disk_keeps_its_own_end() {
+    let bench = Bench::new();
+    assert_eq!(bench.capture(bench.source()).outcome, Outcome::Complete);
+    let len = DISK + 5 * MIB + 512;
+    assert_eq!(bench.restore(bench.target(len)).outcome, Outcome::Complete);
+    bench.assert_restored(len);
+}
+
+#[test]
+fn the_second_image_stores_nothing_new() {
+    let bench = Bench::new();
+    let first = bench.capture(bench.source());
+    let second = bench.capture(bench.source());
+    assert_eq!(second.outcome, Outcome::Complete);
+    assert!(first.stored_bytes > 3 * MIB);
+    assert_eq!(second.stored_bytes, 0);
+    assert_eq!(bench.image_count(), 2);
+}
+
+#[test]
+fn a_disk_without_a_table_is_kept_whole_or_by_its_file_system() {
+    let bench = Bench::new();
+    let ext4 = fs::read(bench.path("ext4")).unwrap();
+    for (name, bytes, whole) in [("noise", noise(5, 4 * MIB), true), ("ext4", ext4, false)] {
+        fs::write(bench.path("source"), &bytes).unwrap();
+        let report = bench.capture(bench.source());
+        assert_eq!(
+            (report.outcome, report.allocated_bytes == bytes.len() as u64),
+            (Outcome::Complete, whole),
+            "{name}"
+        );
+        let len = bytes.len() as u64;
+        assert_eq!(bench.restore(bench.target(len)).outcome, Outcome::Complete, "{name}");
+        bench.assert_restored(len);
+    }
+}
+
+#[test]
+fn a_target_that_does_not_fit_is_refused_with_the_numbers() {
+    let bench = Bench::new();
+    bench.capture(bench.source());
+    let refusal = |len: u64, sector_size| {
+        fs::write(bench.path("target"), noise(77, len)).unwrap();
+        let target = FileDisk::open_target(&bench.path("target"), Some(sector_size)).unwrap();
+        let store = Store::open(&bench.path("store")).unwrap();
+        let manifest = store.load("latest").unwrap();
+        let plan = RestorePlan::onto(&bench.restore_job(), store, manifest, Box::new(target));
+        let error = plan.err().expect("it cannot fit").to_string();
+        assert_eq!(fs::read(bench.path("target")).unwrap(), noise(77, len), "nothing was written");
+        error
+    };
+    let small = refusal(DISK - 512, SectorSize::B512);
+    assert!(small.contains("holds 25165312 bytes, the image needs 25165824"), "{small}");
+    let sectors = refusal(DISK, SectorSize::B4096);
+    assert!(sectors.contains("sectors of 4096 bytes, the image is of a disk with sectors of 512"), "{sectors}");
+}
+
+#[test]
+fn a_target_in_the_store_or_being_read_is_refused() {
+    let bench = Bench::new();
+    bench.capture(bench.source());
+    fs::write(bench.path("store/disk.raw"), noise(1, DISK)).unwrap();
+    let mut job = bench.restore_job();
+    job.disk = DiskRef::Path(bench.text("store/disk.raw"));
+    let error = RestorePlan::new(&job).err().expect("it lies in the store").to_string();
+    assert!(error.contains("lies in the store"), "{error}");
+
+    let held = bench.source();
+    job.disk = DiskRef::Path(bench.text("source"));
+    assert!(RestorePlan::new(&job).is_err(), "somebody reads it");
+    drop(held);
+}
