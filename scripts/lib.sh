@@ -64,7 +64,8 @@ installed_siblings() {
 # Rust as new as Cargo.toml asks for, and a C compiler for zstd and blake3. What is installed is used; else the
 # distribution's own packages, whose newer build (kept for its browsers) ends in -web.
 need_rust() {
-  need cc=gcc /usr/include/stdlib.h=libc6-dev
+  # Certificates: cargo fetches crates over HTTPS.
+  need cc=gcc /usr/include/stdlib.h=libc6-dev /etc/ssl/certs/ca-certificates.crt=ca-certificates
   PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
   local want have
   want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo/Cargo.toml")
