@@ -2,16 +2,16 @@
 //!
 //! `damaged/ID.json` keeps what a verify found, so that the next capture of the same data stores it anew.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     ChunkId, Error, FileId, Manifest, Problem, Store,
-    backend::{Backend, read_file},
+    backend::{Backend, Listing, read_file},
     config::{check_known, open_text},
     manifest::ChunkRun,
-    pack::{self, Flaw},
+    pack::Flaw,
     sealed,
     shelf::{Place, Shelf},
 };
@@ -167,7 +167,7 @@ struct RecordPack {
 /// Marks on the shelf what earlier verifies found.
 pub(super) fn load_records(backend: &dyn Backend, shelf: &mut Shelf, problems: &mut Vec<Problem>) -> Result<(), Error> {
     const WHAT: &str = "a verify found it damaged";
-    for file in backend.list("damaged").map_err(Error::io("listing", "damaged"))? {
+    for file in list_records(backend)? {
         match read_record(backend, &file.name) {
             Ok(record) => {
                 for listed in record.packs {
@@ -185,6 +185,12 @@ pub(super) fn load_records(backend: &dyn Backend, shelf: &mut Shelf, problems: &
     Ok(())
 }
 
+fn list_records(backend: &dyn Backend) -> Result<Vec<Listing>, Error> {
+    let mut files = backend.list("damaged").map_err(Error::io("listing", "damaged"))?;
+    files.retain(|file| file.name.ends_with(".json"));
+    Ok(files)
+}
+
 fn read_record(backend: &dyn Backend, name: &str) -> Result<Record, Error> {
     let bytes = read_file(backend, name, MAX_RECORD).map_err(Error::io("reading", name))?;
     let text = open_text(name, &bytes)?;
@@ -195,7 +201,7 @@ fn read_record(backend: &dyn Backend, name: &str) -> Result<Record, Error> {
 
 /// Writes down what is bad on the shelf now, in place of all earlier records.
 pub(super) fn save_records(store: &Store) -> Result<(), Error> {
-    let old = store.list("damaged")?;
+    let old = list_records(store.backend())?;
     let record = record_of(&store.shelf());
     if old.is_empty() && record.packs.is_empty() {
         return Ok(());
@@ -212,19 +218,21 @@ pub(super) fn save_records(store: &Store) -> Result<(), Error> {
 }
 
 fn record_of(shelf: &Shelf) -> Record {
-    let mut bad: Vec<(u32, u32)> = shelf.bad().collect();
-    bad.sort_unstable();
-    let packs = (0..).zip(shelf.packs()).filter_map(|(number, pack)| {
-        let frames: Vec<u32> = bad.iter().filter(|(pack, _)| *pack == number).map(|(_, offset)| *offset).collect();
-        let all = pack.flaw.is_some();
-        (all || !frames.is_empty()).then_some(RecordPack { pack: pack.id, all, frames })
-    });
-    Record { version: u32::from(super::VERSION), features: Vec::new(), packs: packs.collect() }
+    let mut packs: BTreeMap<u32, RecordPack> = BTreeMap::new();
+    let mut entry = |number: u32, all: bool, frame: Option<u32>| {
+        let Some(pack) = shelf.pack(number) else { return };
+        let listed = packs.entry(number).or_insert(RecordPack { pack: pack.id, all: false, frames: Vec::new() });
+        listed.all |= all;
+        listed.frames.extend(frame);
+    };
+    (0..).zip(shelf.packs()).filter(|(_, pack)| pack.flaw.is_some()).for_each(|(number, _)| entry(number, true, None));
+    shelf.bad().for_each(|(number, offset)| entry(number, false, Some(offset)));
+    Record { version: u32::from(super::VERSION), features: Vec::new(), packs: packs.into_values().collect() }
 }
 
 /// Lists what is wrong with the records themselves.
 pub(super) fn check_records(store: &Store) -> Result<Vec<Problem>, Error> {
-    let files = store.list("damaged")?;
+    let files = list_records(store.backend())?;
     let check = |name: String| {
         let error = read_record(store.backend(), &name).err()?;
         Some(Problem { what: error.to_string(), file: name })
@@ -240,9 +248,4 @@ pub(super) fn frame_damage(pack: FileId, id: ChunkId, place: Place, what: String
 /// Damage of a pack's own structure: nothing in it is trusted.
 pub(super) fn structure_damage(pack: FileId, flaw: &Flaw, chunks: Vec<ChunkId>) -> PackDamage {
     PackDamage { pack, range: flaw.range, chunks, what: flaw.what.clone() }
-}
-
-/// Returns the problem of a pack that an index lists and that is not there.
-pub(super) fn missing_pack(pack: FileId) -> Problem {
-    Problem { file: pack::path(pack), what: "it is missing, and the index lists chunks in it".to_owned() }
 }

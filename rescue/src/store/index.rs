@@ -48,6 +48,12 @@ pub fn path(index: FileId) -> String {
     format!("index/{index}.idx")
 }
 
+/// Returns the index a file's name stands for; `None` for files that are none.
+#[must_use]
+pub fn from_path(name: &str) -> Option<FileId> {
+    FileId::parse(name.strip_prefix("index/")?.strip_suffix(".idx")?)
+}
+
 /// Returns the bytes of an index file.
 #[must_use]
 pub fn to_bytes(store: FileId, index: FileId, packs: &[PackListing]) -> Vec<u8> {

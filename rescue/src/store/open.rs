@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use super::{
@@ -33,10 +33,20 @@ pub struct Store {
 struct Inner {
     backend: Arc<dyn Backend>,
     config: Config,
-    /// The config file could not be used, and was worked out from the packs.
-    config_lost: bool,
+    repairs: Mutex<Repairs>,
     shelf: RwLock<Shelf>,
     problems: Vec<Problem>,
+}
+
+/// What the next writer sets right.
+#[derive(Default)]
+struct Repairs {
+    /// The config file could not be used, and was worked out from the packs.
+    config: bool,
+    /// Index files whose bytes are not what was written.
+    indexes: Vec<String>,
+    /// Packs that no index file lists.
+    unlisted: Vec<PackListing>,
 }
 
 impl Store {
@@ -107,9 +117,10 @@ impl Store {
     pub fn open_on(backend: Arc<dyn Backend>) -> Result<Self, Error> {
         let mut problems = Vec::new();
         let (config, config_lost) = read_config(&*backend, &mut problems)?;
-        let shelf = Loader { backend: &*backend, store: config.store, problems: &mut problems }.load()?;
-        let shelf = RwLock::new(shelf);
-        Ok(Self { inner: Arc::new(Inner { backend, config, config_lost, shelf, problems }) })
+        let (shelf, mut repairs) = Loader { backend: &*backend, store: config.store, problems: &mut problems }.load()?;
+        repairs.config = config_lost;
+        let (shelf, repairs) = (RwLock::new(shelf), Mutex::new(repairs));
+        Ok(Self { inner: Arc::new(Inner { backend, config, repairs, shelf, problems }) })
     }
 
     /// Returns the store's own id.
@@ -161,11 +172,33 @@ impl Store {
     /// [`Error::Io`] or [`Error::NoSpace`] when nothing can be written.
     pub fn writer(&self) -> Result<Writer, Error> {
         self.backend().lock().map_err(Error::writing(self.backend(), "locks", 0))?;
-        if self.inner.config_lost {
-            let bytes = self.inner.config.to_bytes();
-            self.put(config::NAME, &bytes)?;
+        self.repair()?;
+        Ok(Writer::new(self.clone()))
+    }
+
+    /// Writes anew what was found damaged when the store was opened and follows from the packs. Nothing is lost: what is
+    /// replaced is kept in `damaged/`.
+    fn repair(&self) -> Result<(), Error> {
+        let mut repairs = self.inner.repairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if repairs.config {
+            self.set_aside(config::NAME)?;
+            self.put(config::NAME, &self.inner.config.to_bytes())?;
+            repairs.config = false;
         }
-        Writer::new(self.clone())
+        self.write_index(&repairs.unlisted)?;
+        repairs.unlisted.clear();
+        while let Some(file) = repairs.indexes.pop() {
+            self.set_aside(&file)?;
+            self.backend().delete(&file).map_err(Error::io("removing", &file))?;
+        }
+        Ok(())
+    }
+
+    fn set_aside(&self, file: &str) -> Result<(), Error> {
+        // What is not there, or cannot be read, leaves nothing to keep.
+        let Ok(bytes) = read_file(self.backend(), file, index::MAX_LEN) else { return Ok(()) };
+        let leaf = file.rsplit('/').next().unwrap_or(file);
+        self.put(&format!("damaged/{leaf}.was"), &bytes)
     }
 
     /// Writes index files anew from what the packs say of themselves, then removes the old ones.
@@ -263,68 +296,85 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn load(mut self) -> Result<Shelf, Error> {
+    fn load(mut self) -> Result<(Shelf, Repairs), Error> {
+        let (mut shelf, mut repairs) = (Shelf::default(), Repairs::default());
         // Indexes before packs: a pack that another writer finishes in between is adopted, not missed.
-        let indexes = self.indexes()?;
+        for file in self.backend.list("index").map_err(Error::io("listing", "index"))? {
+            self.index(&file.name, &mut shelf, &mut repairs);
+        }
         let files = self.backend.list("packs").map_err(Error::io("listing", "packs"))?;
         let mut packs: HashMap<FileId, u64> =
             files.iter().filter_map(|file| Some((pack::from_path(&file.name)?, file.len))).collect();
-        let mut shelf = Shelf::default();
-        for listing in indexes.into_iter().flatten() {
-            if shelf.number(listing.pack).is_some() {
-                continue;
-            }
-            match packs.remove(&listing.pack) {
-                Some(len) => shelf.load(&listing, true, self.check_len(&listing, len)),
-                None => self.problem(&pack::path(listing.pack), "it is missing, and the index lists chunks in it"),
-            }
-        }
+        self.check_lens(&mut shelf, &mut packs);
         for (id, len) in packs {
-            self.adopt(&mut shelf, id, len);
+            self.adopt(&mut shelf, &mut repairs, id, len);
         }
         shelf.sort();
         damage::load_records(self.backend, &mut shelf, self.problems)?;
-        Ok(shelf)
+        Ok((shelf, repairs))
     }
 
-    fn indexes(&mut self) -> Result<Vec<Vec<PackListing>>, Error> {
-        let mut out = Vec::new();
-        for file in self.backend.list("index").map_err(Error::io("listing", "index"))? {
-            let id = file.name.strip_prefix("index/").and_then(|name| FileId::parse(name.strip_suffix(".idx")?));
-            let Some(id) = id else { continue };
-            let bytes = read_file(self.backend, &file.name, index::MAX_LEN).map_err(Error::io("reading", &file.name));
-            match bytes.and_then(|bytes| index::parse(&bytes, self.store, id)) {
-                Ok(listings) => out.push(listings),
-                Err(error) => self.problem(&file.name, &format!("{error}; the packs themselves are asked instead")),
+    fn index(&mut self, file: &str, shelf: &mut Shelf, repairs: &mut Repairs) {
+        let Some(id) = index::from_path(file) else { return };
+        let bytes = read_file(self.backend, file, index::MAX_LEN).map_err(Error::io("reading", file));
+        match bytes.and_then(|bytes| index::parse(&bytes, self.store, id)) {
+            Ok(listings) => {
+                for listing in listings.iter().filter(|listing| shelf.number(listing.pack).is_none()).collect::<Vec<_>>() {
+                    shelf.load(listing, true, None);
+                }
+            }
+            Err(error) => {
+                self.problem(file, format!("{error}; the packs themselves are asked instead"));
+                if matches!(error, Error::Corrupt { .. }) {
+                    repairs.indexes.push(file.to_owned());
+                }
             }
         }
-        Ok(out)
     }
 
-    fn check_len(&mut self, listing: &PackListing, len: u64) -> Option<Flaw> {
-        if len == listing.len {
-            return None;
+    /// Compares the packs on the shelf with the files there are, and takes them out of `packs`.
+    fn check_lens(&mut self, shelf: &mut Shelf, packs: &mut HashMap<FileId, u64>) {
+        for number in 0..shelf.pack_count() {
+            let Some((id, want)) = shelf.pack(number).map(|pack| (pack.id, pack.len)) else { continue };
+            let (range, what) = match packs.remove(&id) {
+                Some(len) if len == want => continue,
+                Some(len) => {
+                    let range = Extent::new(len.min(want), len.max(want));
+                    (range, format!("it has {len} bytes, and the index says {want}"))
+                }
+                None => (Extent::new(0, want), "it is missing, and the index lists chunks in it".to_owned()),
+            };
+            self.problem(&pack::path(id), what.clone());
+            shelf.set_flaw(number, Some(Flaw::new(range, what)));
         }
-        let what = format!("it has {len} bytes, and the index says {}", listing.len);
-        self.problem(&pack::path(listing.pack), &what);
-        Some(Flaw::new(Extent::new(len.min(listing.len), len.max(listing.len)), what))
     }
 
     /// Takes in a pack that no index lists, by its own index, or frame by frame where that is lost too.
-    fn adopt(&mut self, shelf: &mut Shelf, id: FileId, len: u64) {
-        let name = pack::path(id);
-        match pack::read_entries(self.backend, id, len) {
-            Ok(entries) => shelf.load(&PackListing { pack: id, len, entries }, false, None),
+    fn adopt(&mut self, shelf: &mut Shelf, repairs: &mut Repairs, id: FileId, len: u64) {
+        match self.ours(id).and_then(|()| pack::read_entries(self.backend, id, len)) {
+            Ok(entries) => {
+                let listing = PackListing { pack: id, len, entries };
+                shelf.load(&listing, false, None);
+                repairs.unlisted.push(listing);
+            }
             Err(flaw) => {
                 let entries = pack::rescan(self.backend, id, len);
-                let what = format!("{flaw}; {} frames were found in it all the same", entries.len());
-                self.problem(&name, &what);
+                self.problem(&pack::path(id), format!("{flaw}; {} frames were found in it all the same", entries.len()));
                 shelf.load(&PackListing { pack: id, len, entries }, false, Some(flaw));
             }
         }
     }
 
-    fn problem(&mut self, file: &str, what: &str) {
-        self.problems.push(Problem { file: file.to_owned(), what: what.to_owned() });
+    /// Checks that a pack's header can be understood and is for this store.
+    fn ours(&self, id: FileId) -> Result<(), Flaw> {
+        let header = pack::read_header(self.backend, id)?;
+        if header.store == self.store {
+            return Ok(());
+        }
+        Err(Flaw::new(Extent::new(0, pack::HEADER_LEN as u64), format!("it was written for store {}", header.store)))
+    }
+
+    fn problem(&mut self, file: &str, what: String) {
+        self.problems.push(Problem { file: file.to_owned(), what });
     }
 }

@@ -382,10 +382,13 @@ pub(super) fn rescan(backend: &dyn Backend, pack: FileId, len: u64) -> Vec<Entry
     let mut at = HEADER_LEN as u64;
     while let Some((start, header)) = next_header(backend, &name, at, len.min(MAX_LEN)) {
         let entry = Entry::of(&header, u32::try_from(start).unwrap_or(u32::MAX));
-        at = entry.range().end;
-        if at <= len {
+        let end = entry.range().end;
+        at = if end <= len {
             entries.push(entry);
-        }
+            end
+        } else {
+            start.saturating_add(1)
+        };
     }
     entries
 }
@@ -404,9 +407,10 @@ fn next_header(backend: &dyn Backend, name: &str, mut at: u64, len: u64) -> Opti
         if found.is_some() {
             return found;
         }
-        // A header may lie across the border of two windows. The first window is a header's own, as most will fit.
+        // A header may lie across the border of two windows. They grow, so that the bytes read stay in proportion to
+        // the distance to the next header, whatever the pack holds.
         at = at.checked_add(buf.len() as u64)?.checked_sub(OVERLAP)?;
-        window = 64 << 10;
+        window = window.saturating_mul(2).min(64 << 10);
     }
     None
 }

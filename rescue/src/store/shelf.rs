@@ -72,6 +72,7 @@ impl Shelf {
     }
 
     pub fn sort(&mut self) {
+        self.sorted.shrink_to_fit();
         self.sorted.sort_unstable_by_key(|(id, _)| *id);
     }
 
@@ -91,6 +92,11 @@ impl Shelf {
         self.packs.push(PackState { id: listing.pack, len: listing.len, listed_as, flaw });
         self.numbers.insert(listing.pack, number);
         number
+    }
+
+    /// Returns how many packs there are: their numbers count from 0.
+    pub fn pack_count(&self) -> u32 {
+        u32::try_from(self.packs.len()).unwrap_or(u32::MAX)
     }
 
     pub fn packs(&self) -> &[PackState] {

@@ -77,8 +77,7 @@ impl Store {
     /// # Errors
     /// [`Error::Cancelled`], or [`Error::Io`] when folders cannot be listed. Damage is a result, not an error.
     pub fn verify(&self, progress: &dyn Fn(u64, u64), cancel: &dyn Fn() -> bool) -> Result<Verified, Error> {
-        let packs = u32::try_from(self.shelf().packs().len()).unwrap_or(u32::MAX);
-        let tasks: Vec<Task> = (0..packs).map(|pack| Task { pack, frames: None }).collect();
+        let tasks: Vec<Task> = (0..self.shelf().pack_count()).map(|pack| Task { pack, frames: None }).collect();
         let mut found = Verified { problems: self.check_small_files()?, ..Verified::default() };
         let scans = self.run(tasks, Depth::Decode, threads(), progress, cancel)?;
         self.apply(&scans, Depth::Decode);
@@ -306,13 +305,9 @@ impl Store {
         };
         let read = |name: &str, limit| read_file(self.backend(), name, limit).map_err(Error::io("reading", name));
         note(config::NAME, read(config::NAME, config::MAX_LEN).and_then(|bytes| Config::parse(&bytes)).map(drop));
-        let mut lost = Vec::new();
         for file in self.list("index")? {
-            let id = file.name.strip_prefix("index/").and_then(|name| FileId::parse(name.strip_suffix(".idx")?));
-            let Some(id) = id else { continue };
+            let Some(id) = index::from_path(&file.name) else { continue };
             let parsed = read(&file.name, index::MAX_LEN).and_then(|bytes| index::parse(&bytes, self.id(), id));
-            let packs = parsed.as_ref().map_or(&[][..], |packs| packs);
-            lost.extend(packs.iter().map(|listing| listing.pack).filter(|pack| self.shelf().number(*pack).is_none()));
             note(&file.name, parsed.map(drop));
         }
         for file in self.list("undo")? {
@@ -323,7 +318,6 @@ impl Store {
                 bytes.and_then(|bytes| undo::parse(id, &bytes).map_err(|f| seal_error(&file.name, f)).map(drop)),
             );
         }
-        out.extend(lost.into_iter().map(damage::missing_pack));
         out.extend(damage::check_records(self)?);
         Ok(out)
     }

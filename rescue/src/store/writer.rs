@@ -44,15 +44,17 @@ struct OpenPack {
 }
 
 impl Writer {
-    pub(super) fn new(store: Store) -> Result<Self, Error> {
-        Ok(Self { store, claimed: Mutex::default(), state: Mutex::default() })
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, claimed: Mutex::default(), state: Mutex::default() }
     }
 
     /// Tells whether the store has no good copy of a chunk and nobody claimed it before: then the caller must encode
     /// and [`Writer::put`] it. `true` exactly once a chunk and writer.
     #[must_use]
     pub fn claim(&self, id: &ChunkId) -> bool {
-        !self.is_known(id) && locked(&self.claimed).insert(*id)
+        // Under the lock, because a finished pack moves its chunks from here to the shelf.
+        let mut claimed = locked(&self.claimed);
+        !claimed.contains(id) && !self.is_known(id) && claimed.insert(*id)
     }
 
     /// Tells whether the store has a chunk already, in a place that nothing bad is known of. The zero chunk it has.

@@ -1,6 +1,11 @@
 //! The store as a whole, on a folder and in memory.
 
+mod crash;
+mod damage;
+mod flips;
+mod hostile;
 mod support;
+mod writers;
 
 use std::fs;
 

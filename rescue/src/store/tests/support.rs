@@ -35,7 +35,7 @@ impl Disk {
         for (number, chunk) in bytes.chunks_mut(LEN).enumerate() {
             match number {
                 n if n % 7 == 6 => {}
-                n if n % 3 == 0 => chunk.fill(u8::try_from(n % 251 + 1).unwrap()),
+                n if n % 3 == 0 => chunk.fill(u8::try_from((n as u64 + seed * 61) % 251 + 1).unwrap()),
                 n if n % 3 == 1 => noise.fill(chunk),
                 _ => noise.fill(&mut chunk[..LEN / 4]),
             }
@@ -140,6 +140,23 @@ pub fn memory_store() -> Store {
 
 pub fn store_on(backend: impl Backend + 'static) -> Store {
     Store::create_on(Arc::new(backend), CreateOptions { chunk_len: CHUNK }).unwrap()
+}
+
+pub fn reopen(backend: &MemoryBackend) -> Store {
+    Store::open_on(Arc::new(backend.clone())).unwrap()
+}
+
+pub fn verify(store: &Store) -> Verified {
+    store.verify(&|_, _| {}, &|| false).unwrap()
+}
+
+pub fn precheck(store: &Store, image: &Manifest) -> Vec<ImageDamage> {
+    store.precheck_image(image, &|_, _| {}, &|| false).unwrap()
+}
+
+/// The names of the packs of a store in memory.
+pub fn packs(backend: &MemoryBackend) -> Vec<String> {
+    backend.names().into_iter().filter(|name| name.starts_with("packs/")).collect()
 }
 
 /// Stores the chunks of a disk and commits its image.
