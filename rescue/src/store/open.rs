@@ -117,7 +117,8 @@ impl Store {
     pub fn open_on(backend: Arc<dyn Backend>) -> Result<Self, Error> {
         let mut problems = Vec::new();
         let (config, config_lost) = read_config(&*backend, &mut problems)?;
-        let (shelf, mut repairs) = Loader { backend: &*backend, store: config.store, problems: &mut problems }.load()?;
+        let (shelf, mut repairs) =
+            Loader { backend: &*backend, store: config.store, problems: &mut problems }.load()?;
         repairs.config = config_lost;
         let (shelf, repairs) = (RwLock::new(shelf), Mutex::new(repairs));
         Ok(Self { inner: Arc::new(Inner { backend, config, repairs, shelf, problems }) })
@@ -319,7 +320,9 @@ impl Loader<'_> {
         let bytes = read_file(self.backend, file, index::MAX_LEN).map_err(Error::io("reading", file));
         match bytes.and_then(|bytes| index::parse(&bytes, self.store, id)) {
             Ok(listings) => {
-                for listing in listings.iter().filter(|listing| shelf.number(listing.pack).is_none()).collect::<Vec<_>>() {
+                for listing in
+                    listings.iter().filter(|listing| shelf.number(listing.pack).is_none()).collect::<Vec<_>>()
+                {
                     shelf.load(listing, true, None);
                 }
             }
@@ -359,7 +362,10 @@ impl Loader<'_> {
             }
             Err(flaw) => {
                 let entries = pack::rescan(self.backend, id, len);
-                self.problem(&pack::path(id), format!("{flaw}; {} frames were found in it all the same", entries.len()));
+                self.problem(
+                    &pack::path(id),
+                    format!("{flaw}; {} frames were found in it all the same", entries.len()),
+                );
                 shelf.load(&PackListing { pack: id, len, entries }, false, Some(flaw));
             }
         }

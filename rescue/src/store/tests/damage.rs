@@ -148,7 +148,9 @@ fn a_pack_cut_short_or_missing_is_seen_at_once_and_costs_only_itself() {
         pack::path(shelf.pack(shelf.places(&first)[0].pack).unwrap().id)
     };
     let whole = backend.get(&name).unwrap();
-    for (case, keep) in [("missing", None), ("empty", Some(0)), ("half", Some(whole.len() / 2)), ("all but one", Some(whole.len() - 1))] {
+    for (case, keep) in
+        [("missing", None), ("empty", Some(0)), ("half", Some(whole.len() / 2)), ("all but one", Some(whole.len() - 1))]
+    {
         for indexed in [true, false] {
             let left = backend.fork();
             left.unset(&name);
@@ -332,9 +334,10 @@ fn what_a_newer_program_wrote_is_refused_by_name() {
     assert_eq!(config(|c| c.encryption = "xchacha".into()), format!("{all} encryption \"xchacha\"{end}"));
 
     let header = pack::Header { store: FileId([1; 16]), pack: FileId([2; 16]), chunk_len: 4096 }.to_bytes();
-    for (name, at, value, want) in
-        [("version", 8, 2, "format version 2 with features 0x0"), ("feature", 12, 8, "format version 1 with features 0x8")]
-    {
+    for (name, at, value, want) in [
+        ("version", 8, 2, "format version 2 with features 0x0"),
+        ("feature", 12, 8, "format version 1 with features 0x8"),
+    ] {
         let mut bytes = header.clone();
         bytes[at] = value;
         let sum = xxhash_rust::xxh3::xxh3_64(&bytes[..56]);

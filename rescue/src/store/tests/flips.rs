@@ -1,10 +1,6 @@
 //! Every byte of every file of a small store, flipped: a verify finds it, and nothing wrong is ever given back.
 
-use super::{
-    super::backend::MemoryBackend,
-    support::*,
-    *,
-};
+use super::{super::backend::MemoryBackend, support::*, *};
 
 fn sample() -> (MemoryBackend, Disk, Manifest) {
     let backend = MemoryBackend::default();

@@ -28,7 +28,16 @@ fn any_number() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u64>(),
         0..300u64,
-        prop::sample::select(vec![u64::MAX, u64::MAX - 63, 1 << 63, 1 << 32, 0xffff_ffff, 0x8000_0000, 64 << 20, 32 << 20]),
+        prop::sample::select(vec![
+            u64::MAX,
+            u64::MAX - 63,
+            1 << 63,
+            1 << 32,
+            0xffff_ffff,
+            0x8000_0000,
+            64 << 20,
+            32 << 20
+        ]),
     ]
 }
 
@@ -313,7 +322,9 @@ fn a_pack_full_of_frame_headers_is_searched_in_time() {
         header.to_bytes()
     };
     let backend = MemoryBackend::default();
-    for (number, fill) in [lying(32 << 20), lying(1), [b'R', b'S', b'f', b'r'].repeat(16).try_into().unwrap()].iter().enumerate() {
+    for (number, fill) in
+        [lying(32 << 20), lying(1), [b'R', b'S', b'f', b'r'].repeat(16).try_into().unwrap()].iter().enumerate()
+    {
         let id = FileId([u8::try_from(number).unwrap(); 16]);
         backend.set(&pack::path(id), fill.repeat((8 << 20) / fill.len()));
         let begun = std::time::Instant::now();
