@@ -128,7 +128,7 @@ fn command(child: Child, console: &Console) -> Command {
         Child::Unattended { .. } => command.arg0("rescue").arg("unattended"),
         Child::Shell => command.arg0("-sh"),
     };
-    command.env_clear().current_dir("/").env("TERM", console.term).env("HOME", "/");
+    command.env_clear().current_dir("/").env("TERM", console.term).env("HOME", "/root");
     command.env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin").env("LANG", "C.UTF-8").env("PS1", "rescue:\\w# ");
     command
 }

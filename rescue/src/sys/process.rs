@@ -166,20 +166,28 @@ fn collect(pid: i32) -> Option<End> {
     }
 }
 
-/// Asks (SIGTERM) every process but this one and the kernel's own to end, gives them `grace`, then kills the rest.
-/// Only for PID 1; its reaper must go on running meanwhile.
+/// Asks every process but this one and the kernel's own to end, gives them `grace`, then kills the rest. Only for
+/// PID 1; its reaper must go on running meanwhile.
 pub fn end_all(grace: Duration) {
-    for (signal, limit) in [(Signal::SIGTERM, grace), (Signal::SIGKILL, Duration::from_secs(2))] {
-        // ESRCH says that nobody is left.
-        if kill(Pid::from_raw(-1), signal) == Err(Errno::ESRCH) {
-            return;
+    // Programs end at SIGTERM, shells at SIGHUP, and a stopped one of either only once it goes on.
+    let ask: &[Signal] = &[Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCONT];
+    for (signals, limit) in [(ask, grace), (&[Signal::SIGKILL], Duration::from_secs(2))] {
+        for signal in signals {
+            let _ = kill(EVERYBODY, *signal);
         }
         let until = Instant::now() + limit;
-        while Instant::now() < until && kill(Pid::from_raw(-1), None) != Err(Errno::ESRCH) {
-            std::thread::sleep(Duration::from_millis(50));
+        // ESRCH says that nobody is left.
+        while kill(EVERYBODY, None) != Err(Errno::ESRCH) {
+            if Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
+
+/// Every process that may be sent a signal, but for the sender.
+const EVERYBODY: Pid = Pid::from_raw(-1);
 
 #[cfg(test)]
 mod tests {
