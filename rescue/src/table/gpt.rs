@@ -215,10 +215,18 @@ impl Copy {
 /// Reads the sectors of an entry array as large as `header` says, at `lba`.
 fn read_array(sectors: &Sectors<'_>, lba: Lba, header: &Header) -> Result<Vec<u8>, Miss> {
     let n = sectors.sectors_for(header.array_len());
+    let at_header = |what| Problem { offset: sectors.offset(Lba(header.my_lba)), what };
     let over_header = lba.0 <= header.my_lba && header.my_lba.saturating_sub(lba.0) < n;
     if lba.0 <= PRIMARY.0 || over_header {
-        let what = format!("the GPT header puts {n} sectors of entries at {lba}, over a header or the MBR");
-        return Err(Problem { offset: sectors.offset(Lba(header.my_lba)), what }.into());
+        return Err(
+            at_header(format!("the GPT header puts {n} sectors of entries at {lba}, over itself or the MBR")).into()
+        );
+    }
+    if lba.0.checked_add(n).is_none_or(|end| end > sectors.count) {
+        let count = sectors.count;
+        return Err(
+            at_header(format!("the GPT header puts {n} sectors of entries at {lba}, the disk has {count}")).into()
+        );
     }
     sectors.read(lba, n)
 }
@@ -251,8 +259,10 @@ impl Copies {
     pub(super) fn find(sectors: &Sectors<'_>) -> Result<Self, Error> {
         let mut primary = Copy::read(sectors, PRIMARY)?;
         let last = sectors.count.saturating_sub(1);
-        let told = primary.header.as_ref().map_or(last, |header| header.alternate_lba);
-        let mut backup_lba = Lba(if told > PRIMARY.0 { told } else { last });
+        // A damaged header's word is good enough for looking: what is found there proves itself.
+        let claim = |offset: usize| Fields(&primary.sector).u64(offset).ok().filter(|_| primary.is_signed());
+        let (told, claimed_array) = (claim(32).filter(|told| *told > PRIMARY.0).unwrap_or(last), claim(72));
+        let mut backup_lba = Lba(told);
         let mut backup = Self::read_backup(sectors, backup_lba)?;
         if backup.whole().is_none() && backup_lba.0 != last {
             let at_end = Self::read_backup(sectors, Lba(last))?;
@@ -261,16 +271,15 @@ impl Copies {
             }
         }
         if let Some(sound) = backup.whole().map(|(header, _)| header.clone()) {
-            let array = sectors.sectors_for(sound.array_len());
-            let claimed = Fields(&primary.sector).u64(72).ok().filter(|_| primary.is_signed());
-            let before_first = sound.first_usable_lba.saturating_sub(array);
-            let places: Vec<u64> = [Some(USUAL_ARRAY), claimed, Some(before_first)].into_iter().flatten().collect();
+            let before_first = sound.first_usable_lba.saturating_sub(sectors.sectors_for(sound.array_len()));
+            let claimed = claimed_array.filter(|place| *place <= before_first);
+            let places: Vec<u64> = claimed.into_iter().chain([USUAL_ARRAY, before_first]).collect();
             primary.find_array(sectors, &sound, &places)?;
-        } else if let Some(sound) = primary.whole().map(|(header, _)| header.clone()) {
+        } else if let Some(sound) = primary.whole().map(|(header, _)| header.clone())
+            && backup.is_signed()
+        {
             let array = sectors.sectors_for(sound.array_len());
-            if backup.is_signed() {
-                backup.find_array(sectors, &sound, &[backup_lba.0.saturating_sub(array)])?;
-            }
+            backup.find_array(sectors, &sound, &[backup_lba.0.saturating_sub(array)])?;
         }
         Ok(Self { primary, backup, backup_lba })
     }

@@ -252,8 +252,8 @@ impl Table {
         }
         table.check_containers(sectors, &containers);
         let mut next = FIRST_LOGICAL;
-        for (_, container) in containers {
-            let mut chain = Chain { table: &mut table, sectors, container, next, visited: BTreeSet::new() };
+        for (at, container) in containers {
+            let mut chain = Chain { table: &mut table, sectors, at, container, next, visited: BTreeSet::new() };
             chain.walk()?;
             next = chain.next;
         }
@@ -295,6 +295,8 @@ impl Table {
 struct Chain<'a> {
     table: &'a mut Table,
     sectors: &'a Sectors<'a>,
+    /// Where the container's entry lies, in bytes from the start of the disk.
+    at: u64,
     container: Entry,
     next: u32,
     visited: BTreeSet<u64>,
@@ -303,21 +305,21 @@ struct Chain<'a> {
 impl Chain<'_> {
     fn walk(&mut self) -> Result<(), Error> {
         let base = u64::from(self.container.start);
-        let (mut here, mut room) = (base, u64::from(self.container.size));
+        let (mut here, mut room, mut from) = (base, u64::from(self.container.size), self.at);
         loop {
-            let offset = self.sectors.offset(Lba(here));
-            if let Some(why) = self.may_not_enter(here) {
-                self.table.say(offset, why);
+            if let Some(why) = self.may_not_enter(here, from) {
+                self.table.say(from, why);
                 return Ok(());
             }
             let sector = match self.sectors.read(Lba(here), 1) {
                 Ok(sector) => sector,
                 Err(Miss::Disk(error)) => return Err(error.into()),
                 Err(Miss::Damaged(problem)) => {
-                    self.table.say(offset, format!("the chain of logical partitions breaks off: {}", problem.what));
+                    self.table.say(from, format!("the chain of logical partitions breaks off: {}", problem.what));
                     return Ok(());
                 }
             };
+            let offset = self.sectors.offset(Lba(here));
             let Some(entries) = entries(&sector) else {
                 self.table.say(offset, "the chain of logical partitions leads to a sector that is not an EBR");
                 return Ok(());
@@ -327,11 +329,12 @@ impl Chain<'_> {
             let Some(link) = self.link(offset, &entries) else { return Ok(()) };
             let to = base.saturating_add(link.start.into());
             self.table.is_plain &= to > here;
-            (here, room) = (to, link.size.into());
+            (here, room, from) = (to, link.size.into(), offset);
         }
     }
 
-    fn may_not_enter(&mut self, here: u64) -> Option<String> {
+    /// Tells why the walk ends before `here`, where the link at byte `from` leads.
+    fn may_not_enter(&mut self, here: u64, from: u64) -> Option<String> {
         if !self.visited.insert(here) {
             return Some("the chain of logical partitions leads back to itself".to_owned());
         }
@@ -342,8 +345,7 @@ impl Chain<'_> {
             return Some("the extended partition starts at LBA 0".to_owned());
         }
         if here < u64::from(self.container.start) || here >= self.container.end() {
-            let what = format!("an EBR at LBA {here} lies outside the extended partition");
-            self.table.say(self.sectors.offset(Lba(here)), what);
+            self.table.say(from, format!("an EBR at LBA {here} lies outside the extended partition"));
         }
         None
     }

@@ -50,12 +50,7 @@ pub(super) fn read(disk: &dyn ReadAt, size: SectorSize) -> Result<Layout, Error>
             layout.kind = TableKind::Gpt;
             fill_bare_gpt(&mut layout, &sectors, lba0, &copies)?;
         }
-        First::Mbr => {
-            layout.kind = TableKind::Mbr;
-            layout.problems.extend(left_behind(&sectors, &copies));
-            fill_mbr(&mut layout, &sectors, lba0)?;
-        }
-        First::Empty => {
+        First::Mbr | First::Empty => {
             layout.kind = TableKind::Mbr;
             layout.problems.extend(left_behind(&sectors, &copies));
             fill_mbr(&mut layout, &sectors, lba0)?;
@@ -205,6 +200,7 @@ fn protective_problems(sectors: &Sectors<'_>, lba0: &[u8], entries: &[gpt::Entry
 
 fn fill_mbr(layout: &mut Layout, sectors: &Sectors<'_>, lba0: Vec<u8>) -> Result<(), Error> {
     let table = mbr::Table::read(sectors, &lba0)?;
+    let hinted = hint(sectors, &lba0, String::new());
     layout.disk_id = mbr::disk_signature(&lba0);
     layout.problems.extend(table.problems.iter().cloned());
     layout.pieces.push(TablePiece { kind: PieceKind::Mbr, offset: 0, bytes: lba0 });
@@ -226,6 +222,9 @@ fn fill_mbr(layout: &mut Layout, sectors: &Sectors<'_>, lba0: Vec<u8>) -> Result
     });
     let (mut partitions, problems) = believe(claims.collect(), sectors, &layout.pieces);
     partitions.sort_by_key(|partition| partition.number);
+    if !problems.is_empty() && !hinted.is_empty() {
+        layout.problems.push(Problem { offset: 0, what: hinted });
+    }
     layout.partitions = partitions;
     layout.problems.extend(problems);
     Ok(())
@@ -234,10 +233,12 @@ fn fill_mbr(layout: &mut Layout, sectors: &Sectors<'_>, lba0: Vec<u8>) -> Result
 /// Adds to `what` that the numbers would make sense with sectors of another size.
 fn hint(sectors: &Sectors<'_>, lba0: &[u8], what: String) -> String {
     let len = sectors.offset(Lba(sectors.count));
-    if sectors.size != SectorSize::B512 && mbr::fits_sectors_of(SectorSize::B512, lba0, len) {
-        return format!("{what}; it would fit a disk with 512-byte sectors, this one's are {}", sectors.size);
+    let fits = |size| mbr::fits_sectors_of(size, lba0, len);
+    if fits(sectors.size) || !fits(SectorSize::B512) {
+        return what;
     }
-    what
+    let joint = if what.is_empty() { "" } else { "; " };
+    format!("{what}{joint}the table fits a disk with 512-byte sectors, this one's are {}", sectors.size)
 }
 
 fn cap(problems: &mut Vec<Problem>) {

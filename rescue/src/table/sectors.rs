@@ -74,7 +74,7 @@ impl<'a> Sectors<'a> {
         let len = n.checked_mul(self.size.bytes()).and_then(|len| usize::try_from(len).ok());
         let (true, Some(len)) = (inside, len) else {
             let what = format!("{n} sectors at {lba} lie beyond the disk, which has {} sectors", self.count);
-            return Err(Problem { offset, what }.into());
+            return Err(Problem { offset: offset.min(self.offset(Lba(self.count))), what }.into());
         };
         read_vec(self.disk, offset, len).map_err(|error| match error {
             block::Error::Io { .. } => Problem { offset, what: "the sector cannot be read".to_owned() }.into(),

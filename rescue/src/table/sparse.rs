@@ -14,12 +14,13 @@ use std::{
 use super::TablePiece;
 use crate::block::{self, ReadAt, check_range};
 
-const PAGE: u64 = 512;
+const PAGE: usize = 4096;
+const PAGE_BYTES: u64 = PAGE as u64;
 
 /// See the module.
 #[derive(Clone)]
 pub(super) struct Sparse {
-    pages: BTreeMap<u64, [u8; 512]>,
+    pages: BTreeMap<u64, Box<[u8; PAGE]>>,
     len: u64,
     at: u64,
 }
@@ -57,8 +58,10 @@ impl Sparse {
         while !rest.is_empty() {
             let (page, from, n) = step(at, rest.len());
             let (now, later) = rest.split_at(n);
-            let slot = self.pages.entry(page).or_insert([0; 512]);
-            slot.iter_mut().skip(from).zip(now).for_each(|(to, byte)| *to = *byte);
+            let slot = self.pages.entry(page).or_insert_with(|| Box::new([0; PAGE]));
+            if let Some(to) = slot.get_mut(from..from.saturating_add(n)) {
+                to.copy_from_slice(now);
+            }
             (at, rest) = (at.saturating_add(n as u64), later);
         }
         Ok(())
@@ -69,8 +72,8 @@ impl Sparse {
         while !rest.is_empty() {
             let (page, from, n) = step(at, rest.len());
             let (now, later) = rest.split_at_mut(n);
-            match self.pages.get(&page).and_then(|bytes| bytes.get(from..)) {
-                Some(bytes) => now.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte),
+            match self.pages.get(&page).and_then(|bytes| bytes.get(from..from.saturating_add(n))) {
+                Some(bytes) => now.copy_from_slice(bytes),
                 None => now.fill(0),
             }
             (at, rest) = (at.saturating_add(n as u64), later);
@@ -89,8 +92,8 @@ impl Sparse {
 
 /// Returns the page of `at`, the place in it, and how many of `left` bytes it takes.
 fn step(at: u64, left: usize) -> (u64, usize, usize) {
-    let from = usize::try_from(at % PAGE).unwrap_or(0);
-    (at / PAGE, from, left.min(512usize.saturating_sub(from)))
+    let from = usize::try_from(at % PAGE_BYTES).unwrap_or(0);
+    (at / PAGE_BYTES, from, left.min(PAGE.saturating_sub(from)))
 }
 
 impl ReadAt for Sparse {
@@ -151,9 +154,9 @@ mod tests {
         disk.seek(SeekFrom::End(-3)).unwrap();
         assert_eq!(disk.write(b"abcdef").unwrap(), 3, "only what fits");
         assert_eq!(disk.write(b"def").unwrap(), 0);
-        disk.put(510, b"across").unwrap();
+        disk.put(4094, b"across").unwrap();
         let mut back = [0; 8];
-        disk.read_exact_at(&mut back, 509).unwrap();
+        disk.read_exact_at(&mut back, 4093).unwrap();
         assert_eq!(&back, b"\0across\0");
         assert!(disk.put(u64::MAX / 2 - 1, b"xy").is_err());
         assert!(disk.pages.len() <= 3);

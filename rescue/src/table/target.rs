@@ -24,11 +24,31 @@ pub(super) fn for_target(layout: &Layout, new_len: u64) -> Result<Vec<TablePiece
         let what = format!("the disk holds {have} bytes ({}), its table needs {need} ({})", shown.0, shown.1);
         return Err(Error::Refused(what));
     }
+    check_pieces(layout)?;
     let (old, new) = (layout.sector_size.sectors_in(layout.disk_len), layout.sector_size.sectors_in(new_len));
     match layout.kind {
         TableKind::Gpt | TableKind::HybridGpt if new > old => grow(layout, old, new),
         _ => Ok(layout.pieces.clone()),
     }
+}
+
+/// Checks that every piece is whole sectors inside the disk it is said to come from.
+fn check_pieces(layout: &Layout) -> Result<(), Error> {
+    let disk = Extent::new(0, layout.disk_len);
+    for piece in &layout.pieces {
+        let (offset, len) = (piece.offset, piece.bytes.len() as u64);
+        let inside = Extent::with_len(offset, len).is_some_and(|range| disk.covers(range));
+        let whole = len > 0 && layout.sector_size.aligns(offset) && layout.sector_size.aligns(len);
+        let misplaced = piece.kind == PieceKind::Mbr && (offset != 0 || len != layout.sector_size.bytes());
+        if !inside || !whole || misplaced {
+            let what = format!(
+                "a piece of {len} bytes ({:?}) has no place on a disk of {} bytes",
+                piece.kind, layout.disk_len
+            );
+            return Err(Error::Corrupt { offset, what });
+        }
+    }
+    Ok(())
 }
 
 /// Lists the bytes of the old backup GPT that a larger disk does not need any more: the place of its header and
@@ -101,7 +121,11 @@ fn place(copies: &Copies, header: &Header, array: &[u8], sectors: &Sectors<'_>, 
 
     // Where the primary array was is its place, whatever lies at LBA 2: some boot loaders do.
     let primary_array = if copies.primary.array.is_empty() { Lba(2) } else { copies.primary.array_lba };
-    let was_there = copies.primary.header.as_ref().is_some_and(|header| header.entry_lba == primary_array.0);
+    let was_there = copies
+        .primary
+        .header
+        .as_ref()
+        .is_some_and(|own| own.entry_lba == primary_array.0 && sectors.sectors_for(own.array_len()) == n);
     if !was_there && !is_free(primary_array.0) {
         return Err(refuse("primary", "a partition lies there"));
     }
@@ -131,8 +155,9 @@ fn grow_protective(lba0: &mut [u8], old: u64, new: u64) {
     let Some(entries) = mbr::entries(lba0) else { return };
     let is_hybrid = entries.iter().any(|entry| entry.is_used() && entry.kind != PROTECTIVE);
     for (slot, entry) in entries.iter().enumerate() {
+        let protects = entry.kind == PROTECTIVE && entry.is_used() && entry.start == 1;
         let reached_end = entry.end() >= old;
-        if entry.kind != PROTECTIVE || !entry.is_used() || entry.size == u32::MAX || (is_hybrid && !reached_end) {
+        if !protects || entry.size == u32::MAX || (is_hybrid && !reached_end) {
             continue;
         }
         let at = mbr::entry_at(slot);

@@ -1,12 +1,23 @@
 //! Tables that real tools make, tables that nobody should make, and what becomes of each.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod build;
+mod damage;
+mod fresh;
+mod gpt_traps;
+mod mbr_traps;
+mod regions;
 mod tools;
 
 use super::{sparse::Sparse, *};
-use crate::{block::ReadAt, extent::Extent, units::MIB};
+use crate::{
+    block::ReadAt,
+    extent::Extent,
+    units::{GIB, Lba, MIB, TIB},
+};
 
 pub(super) const B512: SectorSize = SectorSize::B512;
+pub(super) const B4096: SectorSize = SectorSize::B4096;
 
 /// Checks what must hold of every layout, whatever the disk says.
 pub(super) fn assert_sane(layout: &Layout, disk: &dyn ReadAt) {
@@ -55,6 +66,17 @@ pub(super) fn moved(layout: &Layout, new_len: u64) -> (Sparse, Layout) {
     let disk = Sparse::with_pieces(new_len, &pieces).unwrap();
     let back = read_sane(&disk, layout.sector_size).unwrap();
     (disk, back)
+}
+
+pub(super) fn bytes_at(disk: &dyn ReadAt, offset: u64, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    disk.read_exact_at(&mut out, offset).unwrap();
+    out
+}
+
+/// Tells whether some problem says `what`.
+pub(super) fn says(layout: &Layout, what: &str) -> bool {
+    layout.problems.iter().any(|problem| problem.what.contains(what))
 }
 
 /// Lists regions in short: `head 0..1048576`.
