@@ -108,16 +108,19 @@ impl DeviceDisk {
         refuse_use(&name, &info, purpose)?;
         let (file, direct, exclusive) = open_node(path, &name, purpose)?;
         check_number(&file, &node, &name)?;
-        if purpose == Purpose::Target && ask(&name, "asking for the read-only flag of", ioctl::read_only(&file))? {
+        let flagged = ask(&name, "asking for the read-only flag of", ioctl::read_only(&file))?;
+        if purpose == Purpose::Target && flagged {
             return Err(Error::Refused { disk: name, reason: "it is read-only".to_owned() });
         }
-        let read_only = match purpose {
-            Purpose::Source => Some(ask(&name, "setting the read-only flag of", ReadOnly::set(&node, &file))?),
-            Purpose::Look | Purpose::Target => None,
+        let read_only = if purpose == Purpose::Source {
+            refuse_hidden_use(&name, &info, exclusive, flagged)?;
+            let flag = ask(&name, "setting the read-only flag of", ReadOnly::set(&node, &file))?;
+            // Once more, now that nobody new can start to write.
+            refuse_use(&name, &known(&roots, &node, &name)?, purpose)?;
+            Some(flag)
+        } else {
+            None
         };
-        if purpose == Purpose::Source {
-            refuse_late_use(&roots, &node, &name, exclusive, read_only.as_ref())?;
-        }
         let identity = measure(&file, &name, info.identity)?;
         Ok(Self {
             file,
@@ -232,23 +235,15 @@ fn refuse_use(name: &str, info: &DiskInfo, purpose: Purpose) -> Result<(), Error
     }
 }
 
-/// Looks again for whoever may write, now that nobody new can: the flag is set. An exclusive open that failed although
-/// no use is known means a user that shows itself nowhere (an external journal, a ZFS pool), unless it is another job
-/// that reads the same disk.
-fn refuse_late_use(
-    roots: &Roots,
-    node: &Node,
-    name: &str,
-    exclusive: bool,
-    flag: Option<&ReadOnly>,
-) -> Result<(), Error> {
-    let info = known(roots, node, name)?;
-    refuse_use(name, &info, Purpose::Source)?;
-    if !exclusive && info.in_use.is_empty() && !flag.is_some_and(ReadOnly::was_set) {
-        let reason = "something that does not show itself has it open exclusively and may write to it".to_owned();
-        return Err(Error::Refused { disk: name.to_owned(), reason });
+/// Refuses a source that somebody has open exclusively without showing it: an external journal, a ZFS pool. Another
+/// job that reads the same disk is told by the read-only flag. This comes before the flag is set, because a writer
+/// would see its writes fail from then on.
+fn refuse_hidden_use(name: &str, info: &DiskInfo, exclusive: bool, flagged: bool) -> Result<(), Error> {
+    if exclusive || flagged || !info.in_use.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let reason = "something that does not show itself has it open exclusively and may write to it".to_owned();
+    Err(Error::Refused { disk: name.to_owned(), reason })
 }
 
 /// Opens the node; tells whether for direct I/O and whether exclusively.
@@ -400,5 +395,72 @@ impl DeviceDisk {
             Err(e) => Err(self.io("reading the table of", Extent::new(0, self.identity.len), e)),
             Ok(()) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::discovery::{Use, tests::Tree};
+
+    fn used(by: &[(&str, &str, bool)]) -> DiskInfo {
+        let tree = Tree::new();
+        tree.disk("sdz", "8:400", "devices/pci0/0");
+        let node = Node::by_number(&tree.roots(), (8, 400)).unwrap();
+        let mut info = discovery::disk_in(&tree.roots(), &node).unwrap();
+        let one = |&(part, by, writes): &(&str, &str, bool)| Use { part: part.to_owned(), by: by.to_owned(), writes };
+        info.in_use = by.iter().map(one).collect();
+        info
+    }
+
+    #[test]
+    fn uses_stand_in_the_way_of_some_purposes() {
+        let part = |by| Some(format!("/dev/sdz: its part sdz1 is in use: {by}"));
+        for (uses, source, target) in [
+            (&[][..], None, None),
+            (&[("sdz1", "mounted at /", true)], part("mounted at /"), part("mounted at /")),
+            (&[("sdz1", "mounted at /a\u{1b}", false)], None, part("mounted at /a\\u{1b}")),
+            (&[("sdz1", "mounted at /", false), ("sdz1", "swap", true)], part("swap"), part("mounted at /")),
+            (
+                &[("sdz", "dm-0 (x)", true)],
+                Some("/dev/sdz: it is in use: dm-0 (x)".to_owned()),
+                Some("/dev/sdz: it is in use: dm-0 (x)".to_owned()),
+            ),
+        ] {
+            let info = used(uses);
+            let said = |purpose| refuse_use("/dev/sdz", &info, purpose).err().map(|e| e.to_string());
+            assert_eq!([said(Purpose::Source), said(Purpose::Look), said(Purpose::Target)], [source, None, target]);
+        }
+    }
+
+    #[test]
+    fn an_exclusive_user_that_does_not_show_itself_stands_in_the_way_of_a_source() {
+        let (free, mounted) = (used(&[]), used(&[("sdz1", "mounted at /", false)]));
+        for (name, info, exclusive, flagged, ok) in [
+            ("opened exclusively", &free, true, false, true),
+            ("nobody shows", &free, false, false, false),
+            ("another job reads it", &free, false, true, true),
+            ("a read-only mount", &mounted, false, false, true),
+        ] {
+            assert_eq!(refuse_hidden_use("sdz", info, exclusive, flagged).is_ok(), ok, "{name}");
+        }
+    }
+
+    #[test]
+    fn errors_of_opening_a_target_say_what_is_the_matter() {
+        for (errno, purpose, want) in [
+            (Errno::EBUSY, Purpose::Target, "sdz: something has it open exclusively"),
+            (Errno::EROFS, Purpose::Target, "sdz: it is read-only"),
+            (Errno::EACCES, Purpose::Target, "opening sdz failed"),
+            (Errno::EROFS, Purpose::Source, "opening sdz failed"),
+        ] {
+            assert_eq!(open_error("sdz", purpose, errno.into()).to_string(), want);
+        }
+    }
+
+    #[test]
+    fn what_is_no_block_device_is_refused() {
+        let error = DeviceDisk::open_source(Path::new("/dev/null")).unwrap_err();
+        assert_eq!(error.to_string(), "/dev/null: it is no block device");
     }
 }

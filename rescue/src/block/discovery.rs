@@ -249,4 +249,4 @@ fn class_of(name: &str) -> DiskClass {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

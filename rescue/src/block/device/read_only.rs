@@ -1,9 +1,9 @@
 //! The kernel's read-only flag on a source, for as long as somebody reads it.
 //!
 //! Several jobs may read one disk, and a job may be killed, so who last let go must be known outside any process. Each
-//! holder keeps a shared lock on a small file in `/run/rescue/read-only`, named by device number and disk sequence;
-//! the file lists the devices whose flag was down before the first holder. Whoever gets the lock alone is the last one:
-//! it puts those flags down again. A killed job's lock is gone with it, and the next holder does its part.
+//! holder keeps a shared lock on a small file in `/run/rescue/read-only`, named by device number and run of the machine;
+//! it lists the devices whose flag was down before the first holder. Whoever gets the lock alone is the last one and
+//! puts those flags down again. A killed job's lock is gone with it, and the next holder does its part.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -27,7 +27,6 @@ pub(super) struct ReadOnly {
     disk: Node,
     /// Names of the devices whose flag this holder set itself.
     set: Vec<String>,
-    was_set: bool,
     /// Absent where the machine has no writable `/run`.
     lease: Option<Lease>,
 }
@@ -41,9 +40,7 @@ impl ReadOnly {
     /// What the system says; flags set so far are put back.
     pub(super) fn set(disk: &Node, file: &File) -> io::Result<Self> {
         // The lease first: while another holder lets go, the flag is about to change.
-        let lease = Lease::take(disk).ok();
-        let was_set = ioctl::read_only(file)?;
-        let mut this = Self { disk: disk.clone(), set: Vec::new(), was_set, lease };
+        let mut this = Self { disk: disk.clone(), set: Vec::new(), lease: Lease::take(disk).ok() };
         // Partitions first: once the flag of the disk is set, theirs seems set whatever it is.
         for part in disk.partitions() {
             match File::open(part.path()) {
@@ -57,11 +54,6 @@ impl ReadOnly {
             return Err(Errno::EOPNOTSUPP.into());
         }
         Ok(this)
-    }
-
-    /// Tells whether the flag was set before: nobody can have been writing.
-    pub(super) const fn was_set(&self) -> bool {
-        self.was_set
     }
 
     fn set_one(&mut self, name: &str, file: &File) -> io::Result<()> {
@@ -105,9 +97,12 @@ pub(super) fn release_stale(disk: &Node) -> bool {
     lease.is_some_and(|lease| !lease.release(disk))
 }
 
+/// Names the file by device number alone, and not by the disk: the flag belongs to the drive, and stays when a killed
+/// job's medium is changed for another.
 fn lease_path(disk: &Node) -> PathBuf {
-    let sequence = disk.sequence().unwrap_or(0);
-    Path::new(DIR).join(format!("{}:{}-{sequence}", disk.dev.0, disk.dev.1))
+    // Where `/run` outlives the machine's run, what a run before this one noted is void.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Path::new(DIR).join(format!("{}:{}-{}", disk.dev.0, disk.dev.1, boot.trim()))
 }
 
 /// A shared lock on the file that lists the flags to put down.

@@ -30,7 +30,8 @@ pub(super) struct Export {
 const MAX_REPLY: u32 = 64 * 1024;
 const MAX_REPLIES: usize = 64;
 
-/// Bytes of data in one request where the server says nothing of it, as the protocol has it.
+/// Unit and most bytes of a request where the server says nothing of them, as the protocol has it.
+const DEFAULT_MIN_BLOCK: u32 = 512;
 const DEFAULT_MAX_BLOCK: u32 = 32 << 20;
 /// Bytes of data in one request of ours: memory for that many is taken per request in flight.
 const OUR_MAX_BLOCK: u32 = 4 << 20;
@@ -117,12 +118,14 @@ fn go<S: Read + Write>(stream: &mut S, name: &str, structured: bool, allocation:
     data.extend(1u16.to_be_bytes());
     data.extend(INFO_BLOCK_SIZE.to_be_bytes());
     let mut export = None;
-    let mut blocks = (1, DEFAULT_MAX_BLOCK);
+    let mut blocks = None;
     let answer = ask(stream, OPT_GO, &data, &mut |kind, reply| {
         let fields = Fields(reply);
         match (kind == REP_INFO).then(|| fields.u16_be(0)).transpose().map_err(cut)? {
             Some(INFO_EXPORT) => export = Some((fields.u64_be(2).map_err(cut)?, fields.u16_be(10).map_err(cut)?)),
-            Some(INFO_BLOCK_SIZE) => blocks = (fields.u32_be(2).map_err(cut)?, fields.u32_be(10).map_err(cut)?),
+            Some(INFO_BLOCK_SIZE) => {
+                blocks = Some((fields.u32_be(2).map_err(cut)?, fields.u32_be(10).map_err(cut)?));
+            }
             _ => {}
         }
         Ok(())
@@ -133,7 +136,10 @@ fn go<S: Read + Write>(stream: &mut S, name: &str, structured: bool, allocation:
         return Err(refusal(name, &denied));
     }
     let (size, flags) = export.ok_or_else(|| nonsense("no size of the export".to_owned()))?;
-    let (min_block, max_block) = check_blocks(blocks.0, blocks.1, size)?;
+    // A server that says nothing and holds a fraction of a sector must take single bytes.
+    let usual = if size.is_multiple_of(u64::from(DEFAULT_MIN_BLOCK)) { DEFAULT_MIN_BLOCK } else { 1 };
+    let (min, max) = blocks.unwrap_or((usual, DEFAULT_MAX_BLOCK));
+    let (min_block, max_block) = check_blocks(min, max, size)?;
     Ok(Export { size, flags, min_block, max_block, structured, allocation })
 }
 

@@ -383,6 +383,7 @@ fn good_handshake() -> Vec<u8> {
     reply(&mut out, OPT_SET_META_CONTEXT, REP_META_CONTEXT, &[&[0, 0, 0, 1], wire::ALLOCATION.as_bytes()].concat());
     reply(&mut out, OPT_SET_META_CONTEXT, REP_ACK, &[]);
     reply(&mut out, OPT_GO, REP_INFO, &[&INFO_EXPORT.to_be_bytes()[..], &MIB.to_be_bytes(), &[0, 1]].concat());
+    reply(&mut out, OPT_GO, REP_INFO, &[0, 3, 0, 0, 0, 1, 0, 0, 16, 0, 2, 0, 0, 0]);
     reply(&mut out, OPT_GO, REP_ACK, &[]);
     out
 }
