@@ -21,13 +21,15 @@ use crate::{
 /// Page sizes of the architectures Linux runs on, in bytes.
 const PAGE_SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
 /// What hibernation writes over the signature, in the kernel and outside of it.
-const HIBERNATED: [(&[u8], &str); 5] = [
+const HIBERNATED: [(&[u8], &str); 4] = [
     (b"S1SUSPEND", "s1suspend"),
     (b"S2SUSPEND", "s2suspend"),
     (b"ULSUSPEND", "ulsuspend"),
-    (b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c", "tuxonice"),
     (b"LINHIB0001", "linhib0001"),
 ];
+
+/// What TuxOnIce writes.
+const TUXONICE: &[u8] = b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c";
 
 /// Names the swap space in `region`.
 #[must_use]
@@ -52,6 +54,10 @@ fn detect_with(region: &dyn ReadAt, page: usize) -> Option<Detected> {
             state,
         })
     };
+    // TuxOnIce writes at the start of the page and leaves the signature at its end.
+    if f.has(0, TUXONICE) {
+        return detected("swsuspend", "tuxonice", State::Hibernated);
+    }
     if f.has(at, b"SWAPSPACE2") && header {
         return detected("swap", "1", State::Clean);
     }
@@ -59,8 +65,6 @@ fn detect_with(region: &dyn ReadAt, page: usize) -> Option<Detected> {
         return detected("swap", "0", State::Clean);
     }
     let found = HIBERNATED.iter().find(|(signature, _)| f.has(at, signature));
-    // TuxOnIce writes at the start of the page.
-    let found = found.or_else(|| HIBERNATED.get(3).filter(|(signature, _)| f.has(0, signature)));
     found.and_then(|(_, version)| detected("swsuspend", version, State::Hibernated))
 }
 

@@ -9,7 +9,8 @@ use crate::{bytes::Fields, units::KIB};
 
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
-    let formats = [luks, lvm2, md, md_old, isw, ddf, nvidia, lsi, promise, highpoint, adaptec, silicon, via, drbd];
+    let formats =
+        [luks, lvm2, md, md_old, isw, ddf, nvidia, lsi, promise, highpoint, adaptec, silicon, via, jmicron, drbd];
     formats.iter().filter_map(|format| format(probe)).collect()
 }
 
@@ -134,8 +135,7 @@ fn highpoint(probe: &Probe<'_>) -> Option<Detected> {
 fn adaptec(probe: &Probe<'_>) -> Option<Detected> {
     let bytes = probe.before_end(512, 512)?;
     let f = Fields(&bytes);
-    let found = f.u32_be(0).ok()? == 0x3790_0965;
-    (found && f.has(452, b"DPTM")).then(|| named("adaptec_raid_member"))
+    (f.u32_be(0).ok()? == 0x9007_65c4).then(|| named("adaptec_raid_member"))
 }
 
 fn silicon(probe: &Probe<'_>) -> Option<Detected> {
@@ -154,6 +154,12 @@ fn via(probe: &Probe<'_>) -> Option<Detected> {
     let f = Fields(&bytes);
     let sum = f.slice(0, 50).ok()?.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
     (f.u16(0).ok()? == 0xaa55 && f.u8(2).ok()? <= 1 && sum == f.u8(50).ok()?).then(|| named("via_raid_member"))
+}
+
+fn jmicron(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.before_end(512, 128).filter(|bytes| Fields(bytes).has(0, b"JM"))?;
+    let sum = bytes.as_chunks::<2>().0.iter().fold(0u16, |sum, pair| sum.wrapping_add(u16::from_le_bytes(*pair)));
+    (sum <= 1).then(|| named("jmicron_raid_member"))
 }
 
 fn drbd(probe: &Probe<'_>) -> Option<Detected> {

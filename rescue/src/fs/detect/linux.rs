@@ -7,7 +7,10 @@ use crate::{bytes::Fields, units::KIB};
 
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
-    [xfs, xfs_log, btrfs, f2fs, nilfs2, zfs, iso9660, udf, hfs].iter().filter_map(|format| format(probe)).collect()
+    [xfs, xfs_log, btrfs, f2fs, nilfs2, squashfs, zfs, udf, iso9660, hfs]
+        .iter()
+        .filter_map(|format| format(probe))
+        .collect()
 }
 
 /// Source: Linux kernel, fs/xfs/libxfs/xfs_format.h, `struct xfs_dsb`; big endian.
@@ -73,6 +76,21 @@ fn nilfs2(probe: &Probe<'_>) -> Option<Detected> {
     Some(Detected { label: bytes.get(168..248).and_then(text), uuid: uuid_at(&bytes, 152), ..named("nilfs2") })
 }
 
+/// In the byte order of the machine that made it; the formats before version 4 go by another name.
+fn squashfs(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(0, 32)?;
+    let f = Fields(&bytes);
+    let (major, minor) = match bytes.get(..4)? {
+        b"hsqs" => (f.u16(28).ok()?, f.u16(30).ok()?),
+        b"sqsh" => (f.u16_be(28).ok()?, f.u16_be(30).ok()?),
+        _ => return None,
+    };
+    Some(Detected {
+        version: Some(format!("{major}.{minor}")),
+        ..named(if major < 4 { "squashfs3" } else { "squashfs" })
+    })
+}
+
 /// Four labels of 256 KiB, two at each end, each with a ring of uberblocks from its middle on.
 fn zfs(probe: &Probe<'_>) -> Option<Detected> {
     let end = probe.len() & !(256 * KIB - 1);
@@ -107,7 +125,12 @@ fn iso9660(probe: &Probe<'_>) -> Option<Detected> {
 
 /// Source: ECMA-167, volume recognition sequence from byte 32768 on.
 fn udf(probe: &Probe<'_>) -> Option<Detected> {
-    let sectors = (0..64u64).map(|n| (n.saturating_mul(2048)).saturating_add(32 * KIB));
+    // Descriptors follow each other by sector, but by no less than 2048 bytes.
+    [2048u64, 4096].iter().find_map(|step| udf_sequence(probe, *step))
+}
+
+fn udf_sequence(probe: &Probe<'_>, step: u64) -> Option<Detected> {
+    let sectors = (0..64u64).map(|n| n.saturating_mul(step).saturating_add(32 * KIB));
     let mut begun = false;
     for offset in sectors {
         let bytes = probe.at(offset, 6)?;

@@ -54,6 +54,9 @@ fn ntfs_volume(probe: &Probe<'_>, boot: Fields<'_>, cluster: u64) -> Option<(Opt
     let (mut at, mut label, mut state) = (usize::from(f.u16(20).ok()?), None, State::Unknown);
     // Attributes are at least 24 bytes long here, so the loop ends with the record.
     while let (Ok(kind), Ok(len)) = (f.u32(at), f.u32(at.saturating_add(4))) {
+        if kind == u32::MAX {
+            break;
+        }
         let len = usize::try_from(len).ok().filter(|len| *len >= 24)?;
         let attribute = Fields(f.slice(at, len).ok()?);
         let resident = attribute.u8(8).ok()? == 0;
@@ -67,7 +70,6 @@ fn ntfs_volume(probe: &Probe<'_>, boot: Fields<'_>, cluster: u64) -> Option<(Opt
                 let dirty = Fields(value()?).u16(10).ok()? & 1 != 0;
                 state = if dirty { State::Dirty } else { State::Clean };
             }
-            u32::MAX => break,
             _ => {}
         }
         at = at.checked_add(len)?;

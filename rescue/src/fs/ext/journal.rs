@@ -76,6 +76,9 @@ pub enum Error {
     /// A checksum does not match.
     #[error("its journal needs recovery and the checksum of its block {0} is wrong")]
     Checksum(u64),
+    /// The log goes on behind a gap.
+    #[error("its journal needs recovery and is interrupted before its block {0}")]
+    Interrupted(u64),
     /// A replay would move metadata, as after growing.
     #[error("its journal needs recovery and changes where {0}")]
     Moves(&'static str),
@@ -177,6 +180,9 @@ pub(super) fn read(volume: &Volume<'_>) -> Result<Log, Whole> {
     let mut log = scan.log;
     log.targets = ExtentSet::from_unsorted(scan.targets);
     read_descriptors(volume, &mut log, &scan.heads)?;
+    if log.is_empty() {
+        return Ok(log);
+    }
     log.widened.push(format!(
         "its journal needs recovery: bitmaps of {} groups in the journal are united with those on disk, and {} that a \
          recovery writes are kept",
@@ -358,6 +364,22 @@ impl<'v, 'a> Scan<'v, 'a> {
                 REVOKE => self.check_tail(&bytes, here)?,
                 _ => break,
             }
+        }
+        self.check_end(at, round.saturating_sub(seen), sequence)
+    }
+
+    /// Checks that nothing newer follows the block where a replay stops. What is left over from earlier rounds is older;
+    /// a newer transaction means that the log was broken off in its middle, and blocks were used that we do not see.
+    fn check_end(&mut self, mut at: u64, count: u64, sequence: u32) -> Result<(), Error> {
+        for _ in 0..count {
+            let bytes = self.read(at)?;
+            let f = Fields(&bytes);
+            let newer = f.u32_be(8)?.wrapping_sub(sequence) < 1 << 31;
+            let part = matches!(f.u32_be(4)?, DESCRIPTOR | COMMIT | REVOKE);
+            if f.u32_be(0)? == MAGIC && part && newer {
+                return Err(Error::Interrupted(at));
+            }
+            at = self.next(at);
         }
         Ok(())
     }

@@ -114,7 +114,12 @@ impl Whole {
 
 fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole> {
     let bytes = primary(region).ok_or_else(|| Whole::damaged("the superblock cannot be read"))?;
-    let sb = Superblock::parse(&bytes).map_err(Whole::damaged)?;
+    let sb = Superblock::parse(&bytes).map_err(|error| match detect_by_backup(region) {
+        Some((_, offset)) => {
+            Whole::damaged(format_args!("the superblock is broken ({error}); there is a copy at byte {offset:#x}"))
+        }
+        None => Whole::damaged(format_args!("the superblock is broken ({error})")),
+    })?;
     check_features(&sb)?;
     let geometry = sb.geometry(region.len()).map_err(|error| match error {
         superblock::Error::Features { .. } => Whole::because(error),

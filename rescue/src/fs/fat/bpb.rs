@@ -117,8 +117,6 @@ pub struct Bpb {
     pub dirty: bool,
     /// Volume serial number.
     pub serial: Option<u32>,
-    /// Label in the boot sector.
-    pub label: [u8; 11],
     /// Sector of FSInfo (FAT32).
     pub fsinfo: u64,
 }
@@ -194,7 +192,6 @@ impl Bpb {
             len: sectors.saturating_mul(sector),
             dirty: f.u8(tail.saturating_add(1))? & 3 != 0 && signature == 0x29,
             serial: (signature == 0x29 || signature == 0x28).then(|| f.u32(tail.saturating_add(3))).transpose()?,
-            label: if signature == 0x29 { f.array(tail.saturating_add(7))? } else { [b' '; 11] },
             fsinfo: if wide { u64::from(f.u16(48)?) } else { 0 },
         })
     }

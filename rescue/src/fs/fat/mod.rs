@@ -6,7 +6,6 @@ pub mod walk;
 
 use super::{
     Detected, State, Survey,
-    detect::text,
     map::{self, MapBuilder, runs_of_ones},
 };
 use crate::{
@@ -20,11 +19,10 @@ use bpb::{Bpb, Kind};
 pub fn detect(region: &dyn ReadAt) -> Option<Detected> {
     let bpb = read_bpb(region).ok()?;
     let dirty = bpb.dirty || table::says_dirty(region, &bpb).unwrap_or(false);
-    let label = walk::label(region, &bpb).or_else(|| text(&bpb.label).filter(|label| label != "NO NAME"));
     Some(Detected {
         name: "vfat".to_owned(),
         version: Some(bpb.kind.name().to_owned()),
-        label,
+        label: walk::label(region, &bpb),
         uuid: bpb.serial.map(|serial| format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff)),
         block_size: u32::try_from(bpb.cluster).ok(),
         state: if dirty { State::Dirty } else { State::Clean },

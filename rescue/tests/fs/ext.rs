@@ -1,0 +1,344 @@
+//! ext2/3/4 in every shape that mke2fs of today and of ten years ago makes.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use rescue::fs::State;
+
+use crate::tools::{Bench, hashes, run, run_any, survey_bytes, with_noise};
+
+const MIB: u64 = 1 << 20;
+
+/// Returns every file of an ext image by content, read by debugfs.
+pub fn contents(bench: &Bench, image: &str, name: &str) -> BTreeMap<PathBuf, String> {
+    let out = bench.dir.path().join(name);
+    fs::create_dir(&out).unwrap();
+    run("debugfs", &["-R", &format!("rdump / {}", out.to_str().unwrap()), image]);
+    hashes(&out)
+}
+
+/// Returns a number that dumpe2fs prints.
+pub fn number(dump: &str, key: &str) -> u64 {
+    let line = dump.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{key} in {dump}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn check(name: &str, options: &str, len: u64) {
+    let bench = Bench::new();
+    let tree = bench.tree(true);
+    check_with(&bench, &tree, name, options, len);
+}
+
+fn check_with(bench: &Bench, tree: &str, name: &str, options: &str, len: u64) {
+    let image = bench.blank("image", len);
+    let mut args = vec!["-q", "-F", "-d", tree];
+    args.extend(options.split_whitespace());
+    args.push(&image);
+    run("mke2fs", &args);
+    fragment(&image);
+
+    let dump = run("dumpe2fs", &["-h", &image]);
+    let bytes = fs::read(&image).unwrap();
+    let survey = survey_bytes(&bytes);
+    assert_eq!((&survey.widened, &survey.notes), (&vec![], &vec![]), "{name}");
+    assert_eq!(survey.detected.as_ref().unwrap().state, State::Clean, "{name}");
+    let block_size = number(&dump, "Block size:");
+    let blocks = number(&dump, "Block count:");
+    let used = (blocks - number(&dump, "Free blocks:")) * block_size;
+    let slack = len - blocks * block_size;
+    assert_eq!(survey.allocated.total(), used + slack, "{name}: exactly what is not free is kept");
+    assert!(survey.allocated.total() < len * 2 / 3, "{name}");
+
+    let copy = bench.path("copy");
+    fs::write(&copy, with_noise(&bytes, &survey)).unwrap();
+    assert_eq!(verdict(&copy), verdict(&image), "{name}");
+    let (want, got) = (contents(bench, &image, "want"), contents(bench, &copy, "got"));
+    ["want", "got"].iter().for_each(|name| fs::remove_dir_all(bench.path(name)).unwrap());
+    assert!(want.len() > 50, "{name}: {} files", want.len());
+    assert_eq!(got, want, "{name}");
+}
+
+/// Returns what the checker says. It is no reason to fail by itself: mke2fs does not count the files it copies into quotas.
+pub fn verdict(image: &str) -> (Option<i32>, String) {
+    let output = run_any("e2fsck", &["-fn", image]);
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).replace(image, ""))
+}
+
+/// Removes every third file, so that bitmaps have holes.
+fn fragment(image: &str) {
+    let mut script = String::new();
+    for folder in ["etc", "usr/share/doc", "var/lib/deep/er/still"] {
+        (0..24).step_by(3).for_each(|number| script.push_str(&format!("rm /{folder}/file{number}.dat\n")));
+    }
+    let list = format!("{image}.script");
+    fs::write(&list, script).unwrap();
+    run("debugfs", &["-w", "-f", &list, image]);
+}
+
+fn check_all(cases: &[(&str, &str)]) {
+    let bench = Bench::new();
+    let tree = bench.tree(true);
+    cases.iter().for_each(|(name, options)| check_with(&bench, &tree, name, options, 40 * MIB));
+}
+
+#[test]
+fn old_and_plain_volumes_keep_every_file() {
+    check_all(&[
+        ("ext2", "-t ext2"),
+        ("ext2, revision 0", "-t ext2 -r 0 -O none"),
+        ("ext2, no features", "-t ext2 -O none -b 1024"),
+        ("ext2, 2 KiB", "-t ext2 -b 2048"),
+        ("ext2, 4 KiB", "-t ext2 -b 4096"),
+        ("ext2, every group has a superblock", "-t ext2 -O ^sparse_super,^resize_inode -b 1024"),
+        ("ext3", "-t ext3"),
+        ("ext3, 4 KiB", "-t ext3 -b 4096 -J size=4"),
+        ("small inodes", "-t ext3 -I 128"),
+        ("small groups", "-t ext2 -b 1024 -g 1024"),
+    ]);
+}
+
+#[test]
+fn volumes_of_ten_years_ago_keep_every_file() {
+    check_all(&[
+        ("ext4 with crc16 descriptors", "-t ext4 -O ^64bit,^metadata_csum,uninit_bg"),
+        ("ext4 with crc16 and 64-bit descriptors", "-t ext4 -O 64bit,^metadata_csum,uninit_bg -b 4096"),
+        ("ext4 without checksums", "-t ext4 -O ^metadata_csum,^uninit_bg"),
+        ("ext4 without flexible groups", "-t ext4 -O ^flex_bg"),
+        ("ext4 without flexible groups and checksums", "-t ext4 -O ^flex_bg,^metadata_csum,uninit_bg -b 1024"),
+        ("ext4, four groups together", "-t ext4 -G 4 -b 1024"),
+        ("ext4 without extents", "-t ext4 -O ^extents,^64bit"),
+        ("ext4 with short checksummed descriptors", "-t ext4 -O ^64bit,metadata_csum"),
+    ]);
+}
+
+#[test]
+fn volumes_of_today_keep_every_file() {
+    check_all(&[
+        ("ext4", "-t ext4"),
+        ("ext4, 1 KiB", "-t ext4 -b 1024"),
+        ("ext4, 2 KiB", "-t ext4 -b 2048"),
+        ("ext4, 4 KiB", "-t ext4 -b 4096"),
+        ("ext4, 64 KiB", "-t ext4 -b 65536 -O ^has_journal"),
+        ("no journal", "-t ext4 -O ^has_journal"),
+        ("long descriptors", "-t ext4 -O 64bit -E desc_size=128"),
+        ("packed metadata", "-t ext4 -E packed_meta_blocks=1"),
+        ("large inodes", "-t ext4 -I 1024"),
+        ("many inodes", "-t ext4 -N 40000 -b 1024"),
+    ]);
+    check("short last group and slack", "-t ext4 -b 4096", 48 * MIB - 3 * 4096 - 1536);
+    check("short last group of small blocks", "-t ext2 -b 1024", 33 * MIB + 700 * 1024);
+}
+
+#[test]
+fn rare_layouts_keep_every_file() {
+    check_all(&[
+        ("meta groups", "-t ext4 -O meta_bg,^resize_inode -b 1024"),
+        ("meta groups with crc16", "-t ext4 -O meta_bg,^resize_inode,^metadata_csum,uninit_bg -b 1024"),
+        ("meta groups without flexible groups", "-t ext4 -O meta_bg,^resize_inode,^flex_bg -b 1024 -g 1024"),
+        ("meta groups on ext2", "-t ext2 -O meta_bg,^resize_inode -b 1024 -g 256"),
+        ("two backups", "-t ext4 -O sparse_super2,^resize_inode -b 1024"),
+        ("one backup", "-t ext4 -O sparse_super2,^resize_inode -b 1024 -E num_backup_sb=1"),
+        ("no backup", "-t ext4 -O sparse_super2,^resize_inode -b 1024 -E num_backup_sb=0"),
+        ("two backups and the resize inode", "-t ext4 -O sparse_super2 -b 1024"),
+    ]);
+}
+
+#[test]
+fn clusters_are_not_blocks() {
+    check_all(&[
+        ("clusters", "-t ext4 -O bigalloc -b 4096 -C 16384"),
+        ("large clusters", "-t ext4 -O bigalloc -b 4096 -C 65536"),
+        ("clusters of small blocks", "-t ext4 -O bigalloc -b 1024 -C 8192"),
+        ("clusters with crc16", "-t ext4 -O bigalloc,^metadata_csum,uninit_bg -b 1024 -C 4096"),
+        ("clusters without checksums", "-t ext4 -O bigalloc,^metadata_csum,^uninit_bg -b 4096 -C 32768"),
+        ("clusters and meta groups", "-t ext4 -O bigalloc,meta_bg,^resize_inode -b 1024 -C 4096"),
+        ("clusters in small groups", "-t ext4 -O bigalloc -b 1024 -C 4096 -g 8192"),
+    ]);
+    check("clusters and a short last one", "-t ext4 -O bigalloc -b 1024 -C 16384", 33 * MIB + 5 * 1024);
+}
+
+#[test]
+fn features_that_change_files_change_no_map() {
+    check_all(&[
+        ("inline data", "-t ext4 -O inline_data"),
+        ("quota", "-t ext4 -O quota,project"),
+        ("multiple mount protection", "-t ext4 -O mmp"),
+        ("encryption, verity, case folding", "-t ext4 -O encrypt,verity,casefold,stable_inodes"),
+        ("orphan file", "-t ext4 -O orphan_file"),
+        ("attribute inodes, large folders", "-t ext4 -O ea_inode,large_dir"),
+        ("checksum seed", "-t ext4 -O metadata_csum,metadata_csum_seed"),
+        ("fast commits, empty", "-t ext4 -O fast_commit"),
+        ("uninitialised tables", "-t ext4 -E lazy_itable_init=1,lazy_journal_init=1 -b 1024"),
+    ]);
+}
+
+fn make(bench: &Bench, options: &str, len: u64) -> (String, Vec<u8>) {
+    let image = bench.blank("image", len);
+    let tree = bench.tree(true);
+    let mut args = vec!["-q", "-F", "-d", &tree];
+    args.extend(options.split_whitespace());
+    args.push(&image);
+    run("mke2fs", &args);
+    let bytes = fs::read(&image).unwrap();
+    (image, bytes)
+}
+
+/// Applies debugfs commands to an image and returns its bytes.
+fn edit(image: &str, commands: &[&str]) -> Vec<u8> {
+    let list = format!("{image}.edit");
+    fs::write(&list, commands.join("\n")).unwrap();
+    run("debugfs", &["-w", "-f", &list, image]);
+    fs::read(image).unwrap()
+}
+
+#[test]
+fn what_is_not_understood_is_kept_whole_and_said() {
+    for (name, options, commands, says) in [
+        ("errors", "-t ext4", vec!["ssv state 2"], "errors"),
+        ("not unmounted, no journal", "-t ext2", vec!["ssv state 0"], "not unmounted"),
+        (
+            "unknown incompatible",
+            "-t ext4",
+            vec!["ssv feature_incompat 0x800002c2"],
+            "unknown incompatible features 0x80000000",
+        ),
+        ("unknown read-only", "-t ext2", vec!["ssv feature_ro_compat 0x40000003"], "unknown read-only"),
+        ("unknown compatible", "-t ext2", vec!["ssv feature_compat 0x40000038"], "unknown compatible"),
+        (
+            "journal elsewhere, in need",
+            "-t ext3",
+            vec!["ssv journal_inum 0", "ssv journal_dev 0x801", "ssv feature_incompat 6"],
+            "another device",
+        ),
+        (
+            "fast commits, in need",
+            "-t ext4 -O fast_commit,^metadata_csum",
+            vec!["ssv feature_incompat 0x2c6"],
+            "fast commits",
+        ),
+        ("bitmap outside", "-t ext2 -b 1024", vec!["set_bg 1 block_bitmap 99999999"], "block bitmap of group 1"),
+        (
+            "bitmaps shared",
+            "-t ext2 -b 1024",
+            vec!["set_bg 1 block_bitmap 8200", "set_bg 1 inode_bitmap 8200"],
+            "overlap",
+        ),
+    ] {
+        let bench = Bench::new();
+        let (image, _) = make(&bench, options, 24 * MIB);
+        let survey = survey_bytes(&edit(&image, &commands));
+        assert_eq!(survey.allocated.total(), 24 * MIB, "{name}: {survey:?}");
+        assert!(survey.widened.iter().any(|why| why.contains(says)), "{name}: {:?}", survey.widened);
+    }
+}
+
+#[test]
+fn a_group_that_contradicts_itself_is_kept_whole() {
+    for (name, options, commands, says) in [
+        (
+            "free count",
+            "-t ext2 -b 1024",
+            vec!["set_bg 1 free_blocks_count 17"],
+            "group 1 kept whole: the block bitmap and the free count",
+        ),
+        (
+            "bitmap",
+            "-t ext2 -b 1024",
+            vec!["freeb 9000 100", "setb 8193 100", "set_bg 1 free_blocks_count 5"],
+            "group 1 kept whole",
+        ),
+        ("checksum", "-t ext4 -b 1024", vec!["set_bg 1 checksum 1"], "group 1 kept whole: the descriptor's checksum"),
+        (
+            "bitmap checksum",
+            "-t ext4 -b 1024",
+            vec!["set_bg 2 block_bitmap_csum 1", "set_bg 2 checksum calc"],
+            "group 2 kept whole: the block bitmap's checksum",
+        ),
+    ] {
+        let bench = Bench::new();
+        let (image, before) = make(&bench, options, 24 * MIB);
+        let clean = survey_bytes(&before);
+        let survey = survey_bytes(&edit(&image, &commands));
+        assert!(survey.widened.iter().any(|why| why.contains(says)), "{name}: {:?}", survey.widened);
+        assert_eq!(survey.detected.unwrap().state, State::Damaged, "{name}");
+        assert!(survey.allocated.total() < 24 * MIB, "{name}: other groups are not kept whole");
+        assert!(clean.allocated.subtract(&survey.allocated).is_empty(), "{name}: nothing is lost");
+    }
+}
+
+#[test]
+fn a_file_that_the_bitmap_forgot_is_kept() {
+    let bench = Bench::new();
+    let (image, _) = make(&bench, "-t ext4 -O ^metadata_csum,^uninit_bg,^has_journal -b 1024", 24 * MIB);
+    let listed = run("debugfs", &["-R", "blocks /large", &image]);
+    let blocks = listed.split_whitespace().map(|block| block.parse::<u64>().unwrap()).collect::<Vec<_>>();
+    assert!(blocks.len() > 1000);
+    // As many blocks are called used elsewhere, so that every counter agrees.
+    let first = blocks[100];
+    let free = run("debugfs", &["-R", "ffb 1 20000", &image]);
+    let other = free.split_whitespace().last().unwrap().to_owned();
+    let bytes = edit(&image, &[&format!("freeb {first} 1"), &format!("setb {other} 1")]);
+    let survey = survey_bytes(&bytes);
+    assert!(
+        survey.allocated.covers(rescue::extent::Extent::new(first * 1024, first * 1024 + 1024)),
+        "{:?}",
+        survey.widened
+    );
+    assert!(!survey.widened.is_empty());
+}
+
+#[test]
+fn a_broken_primary_superblock_is_found_by_its_copy_and_everything_is_kept() {
+    for options in ["-t ext4 -b 1024 -L lost", "-t ext2 -b 2048 -L lost", "-t ext4 -b 1024 -O ^metadata_csum -L lost"] {
+        let bench = Bench::new();
+        let (_, mut bytes) = make(&bench, options, 48 * MIB);
+        bytes[1024..2048].fill(0);
+        let survey = survey_bytes(&bytes);
+        let found = survey.detected.unwrap();
+        assert_eq!((found.label.as_deref(), found.state), (Some("lost"), State::Damaged), "{options}");
+        assert_eq!(survey.allocated.total(), 48 * MIB);
+        assert!(survey.widened[0].contains("superblock"), "{:?}", survey.widened);
+    }
+}
+
+#[test]
+fn the_bytes_behind_the_file_system_are_kept() {
+    let bench = Bench::new();
+    let image = bench.blank("image", 24 * MIB + 5000);
+    run("mke2fs", &["-q", "-F", "-t", "ext4", "-b", "1024", &image, "16m"]);
+    let survey = survey_bytes(&fs::read(&image).unwrap());
+    assert!(survey.allocated.covers(rescue::extent::Extent::new(16 * MIB, 24 * MIB + 5000)));
+    assert!(survey.allocated.total() < 20 * MIB);
+}
+
+#[test]
+fn a_file_system_longer_than_its_region_is_kept_whole() {
+    let bench = Bench::new();
+    let (_, bytes) = make(&bench, "-t ext4 -b 1024", 24 * MIB);
+    let survey = survey_bytes(&bytes[..20_000_000]);
+    assert_eq!(survey.allocated.total(), 20_000_000);
+    assert!(survey.widened[0].contains("25165824 bytes long"), "{:?}", survey.widened);
+}
+
+#[test]
+fn a_journal_device_is_kept_whole() {
+    let bench = Bench::new();
+    let image = bench.blank("journal", 8 * MIB);
+    run("mke2fs", &["-q", "-F", "-O", "journal_dev", "-b", "1024", &image]);
+    let survey = survey_bytes(&fs::read(&image).unwrap());
+    assert_eq!(survey.detected.unwrap().name, "jbd");
+    assert_eq!(survey.allocated.total(), 8 * MIB);
+}
+
+#[test]
+fn the_noise_is_seen_by_the_oracle() {
+    let bench = Bench::new();
+    let (image, bytes) = make(&bench, "-t ext4 -b 4096", 24 * MIB);
+    let mut survey = survey_bytes(&bytes);
+    let listed = run("debugfs", &["-R", "blocks /large", &image]);
+    let block: u64 = listed.split_whitespace().nth(3).unwrap().parse().unwrap();
+    survey.allocated.remove(rescue::extent::Extent::new(block * 4096, block * 4096 + 4096));
+    let copy = bench.path("copy");
+    fs::write(&copy, with_noise(&bytes, &survey)).unwrap();
+    assert!(run_any("e2fsck", &["-fn", &copy]).status.success(), "a checker does not look into files");
+    assert_ne!(contents(&bench, &copy, "got"), contents(&bench, &image, "want"));
+}

@@ -1,0 +1,9 @@
+//! Allocation maps against real file systems: made by the real tools, judged by the real checkers, compared by content.
+//!
+//! The oracle is a copy of the volume in which every byte that is not in the map is noise. What the checker says of it
+//! and what every file holds must be the same as on the original.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod ext;
+mod tools;
