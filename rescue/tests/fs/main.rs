@@ -6,4 +6,5 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ext;
+mod journal;
 mod tools;
