@@ -84,7 +84,7 @@ pub enum Msg {
     /// A place was made usable.
     PlaceOpened(Ticket, Result<PathBuf, String>),
     /// The places that were made usable were let go.
-    PlacesClosed,
+    PlacesClosed(Result<(), String>),
     /// What a store holds.
     Images(Ticket, Result<StoreView, String>),
     /// A job was planned.
@@ -326,8 +326,8 @@ impl State {
                 self.planned(result);
                 Vec::new()
             }
-            Msg::PlacesClosed => {
-                self.log.add(self.now, text::LOG_PLACES_CLOSED);
+            Msg::PlacesClosed(result) => {
+                self.log.add(self.now, result.err().unwrap_or_else(|| text::LOG_PLACES_CLOSED.to_owned()));
                 Vec::new()
             }
             Msg::PlaceOpened(..) | Msg::Images(..) | Msg::Planned(..) => Vec::new(),

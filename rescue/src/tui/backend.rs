@@ -1,13 +1,10 @@
-//! What the screens need of the rest of the program, as one small trait: the real machine, or a made-up one.
+//! What the screens need of the rest of the program, as one small trait: the machine it runs on, or a made-up one.
 
 use std::path::{Path, PathBuf};
 
-use crate::{
-    block::DiskRef,
-    job::{
-        Cancel, Job, Monitor, Plan, Report, plan, survey,
-        view::{DiskView, PlanView, StoreView},
-    },
+use crate::job::{
+    Cancel, Job, Monitor, Report, plan,
+    view::{DiskView, PlanView, StoreView},
 };
 
 /// A place a store can be: a file system on an attached disk. Strings are raw: escape before showing.
@@ -69,13 +66,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Returns a text that differs once a disk came or went. Cheap: asked every second.
     fn inventory(&self) -> String;
 
-    /// Lists the disks, as [`survey::disks`].
+    /// Lists the disks, as [`crate::job::survey::disks`].
     ///
     /// # Errors
     /// Why they cannot be listed, as a sentence.
     fn disks(&self) -> Result<Vec<DiskView>, String>;
 
-    /// Looks at one disk, with what is used of it, as [`survey::disk`].
+    /// Looks at one disk, with what is used of it, as [`crate::job::survey::disk`].
     ///
     /// # Errors
     /// Why it cannot be read, as a sentence.
@@ -102,76 +99,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Decides what a job will do; reads only.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// As [`crate::job::Plan::new`].
     fn plan(&self, job: &Job, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Box<dyn Planned>, plan::Error>;
 
     /// Lets go of every place that was made usable: what was written to it is on its medium afterwards.
-    fn close_places(&self);
-}
-
-/// The machine this program runs on.
-#[derive(Debug, Default)]
-pub struct Machine {}
-
-impl Planned for Plan {
-    fn view(&self) -> &PlanView {
-        Self::view(self)
-    }
-
-    fn run(self: Box<Self>, monitor: &dyn Monitor, cancel: &Cancel) -> Report {
-        Self::run(*self, monitor, cancel)
-    }
-}
-
-impl Backend for Machine {
-    fn inventory(&self) -> String {
-        // The kernel's sequence number tells a disk from the next one that gets its name; size follows media changes.
-        let Ok(entries) = std::fs::read_dir("/sys/block") else { return String::new() };
-        let mut lines: Vec<String> = entries
-            .filter_map(Result::ok)
-            .map(|entry| {
-                let word = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-                format!("{} {} {}", entry.file_name().display(), word("diskseq").trim(), word("size").trim())
-            })
-            .collect();
-        lines.sort();
-        lines.join("\n")
-    }
-
-    fn disks(&self) -> Result<Vec<DiskView>, String> {
-        survey::disks().map_err(|error| chain(&error))
-    }
-
-    fn measure(&self, path: &str) -> Result<DiskView, String> {
-        survey::disk(&DiskRef::Path(path.to_owned()), None).map_err(|error| chain(&error))
-    }
-
-    fn places(&self) -> Result<Vec<Place>, String> {
-        Ok(Vec::new())
-    }
-
-    fn open_place(&self, place: &Place, _need: Need) -> Result<PathBuf, String> {
-        Err(format!("{} cannot be mounted", place.device))
-    }
-
-    fn close_places(&self) {}
-
-    fn images(&self, store: &Path) -> Result<StoreView, String> {
-        survey::images(store).map_err(|error| chain(&error))
-    }
-
-    fn plan(&self, job: &Job, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Box<dyn Planned>, plan::Error> {
-        Ok(Box::new(Plan::new(job, monitor, cancel)?))
-    }
-}
-
-/// Joins an error and its causes into one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        line = format!("{line}: {cause}");
-        next = cause.source();
-    }
-    line
+    ///
+    /// # Errors
+    /// Which could not be let go, and why, as a sentence.
+    fn close_places(&self) -> Result<(), String>;
 }

@@ -129,8 +129,9 @@ impl Backend for Demo {
         }
     }
 
-    fn close_places(&self) {
+    fn close_places(&self) -> Result<(), String> {
         self.note("close".to_owned());
+        Ok(())
     }
 
     fn images(&self, store: &Path) -> Result<StoreView, String> {
@@ -354,7 +355,9 @@ pub fn disk(path: &str, model: &str, serial: &str, transport: Transport, len: u6
         at = end;
     }
     regions.push(region(RegionKind::Tail, at, len));
-    if let Some(tail) = regions.last_mut() {
+    if parts.is_empty() {
+        regions = vec![region(RegionKind::Whole, 0, len)];
+    } else if let Some(tail) = regions.last_mut() {
         tail.used = Some(33 * 512);
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());

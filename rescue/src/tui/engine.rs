@@ -72,8 +72,7 @@ impl Engine {
             Effect::ClosePlaces => self.answer(move || {
                 // Whoever plans meanwhile holds a folder that is about to be let go.
                 let _turn = lock(&disks);
-                backend.close_places();
-                Msg::PlacesClosed
+                Msg::PlacesClosed(guarded(|| backend.close_places()))
             }),
             Effect::RunPlan => self.run_plan(),
             Effect::CancelJob => lock(&self.slot).cancel.cancel(),

@@ -654,6 +654,13 @@ impl State {
 }
 
 impl Running {
+    /// Tells whether the job came as far as writing to a target.
+    #[must_use]
+    pub fn touched(&self) -> bool {
+        let writes = |phase| matches!(phase, Phase::Clearing | Phase::Writing | Phase::WritingTable);
+        self.phases.iter().any(|line| writes(line.phase))
+    }
+
     /// Notes that a phase is under way. One that was seen before goes on where it was: phases may take turns.
     fn enter(&mut self, phase: Phase, now: Duration) {
         if self.phases.iter().any(|line| line.phase == phase) {

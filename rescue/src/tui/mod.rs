@@ -17,6 +17,7 @@ mod engine;
 mod flow;
 mod keymap;
 mod log;
+mod machine;
 mod meter;
 mod run;
 mod screens;
@@ -27,9 +28,10 @@ mod text;
 mod theme;
 mod widgets;
 
-use std::{io, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
-use self::{backend::Machine, theme::Theme};
+use self::{machine::Machine, theme::Theme};
+use crate::exit;
 
 /// How the screens are started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,10 +60,10 @@ impl Exit {
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
-            Self::Quit => 0,
-            Self::PowerOff => 80,
-            Self::Reboot => 81,
-            Self::Shell => 82,
+            Self::Quit => exit::COMPLETE,
+            Self::PowerOff => exit::POWER_OFF,
+            Self::Reboot => exit::REBOOT,
+            Self::Shell => exit::STAY,
         }
     }
 }
@@ -83,20 +85,30 @@ pub enum Error {
     },
 }
 
-/// Shows the screens until the operator leaves. With `RESCUE_INIT=1` in the environment they are the screens of the boot
-/// environment: power and shell exist, and the exit code tells PID 1 which was chosen.
+/// Shows the screens until the operator leaves. As a child of this program as PID 1, or with `RESCUE_INIT=1` in the
+/// environment, they are the screens of the boot environment: power and shell exist, and the exit code tells PID 1 which
+/// was chosen.
 ///
 /// # Errors
 /// [`Error`] when there is no terminal or it fails; a job that was running is stopped first.
 pub fn main(options: &Options) -> Result<Exit, Error> {
     let no_colour = options.monochrome || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let options = app::Options {
-        booted: std::env::var_os("RESCUE_INIT").is_some_and(|value| value == "1"),
+        booted: is_booted(),
         store: options.store.clone(),
         machine: machine_name(),
         theme: if no_colour { Theme::monochrome() } else { Theme::colour() },
     };
     run::run(options, Machine::default())
+}
+
+fn is_booted() -> bool {
+    let told = std::env::var_os("RESCUE_INIT").is_some_and(|value| value == "1");
+    let same_program = || match (fs::read_link("/proc/1/exe"), fs::read_link("/proc/self/exe")) {
+        (Ok(parent), Ok(own)) => parent == own,
+        _ => false,
+    };
+    told || (nix::unistd::getppid().as_raw() == 1 && same_program())
 }
 
 fn machine_name() -> String {

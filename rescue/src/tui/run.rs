@@ -52,7 +52,8 @@ pub fn run(options: Options, backend: impl Backend) -> Result<Exit, Error> {
     watch(Arc::clone(&backend), messages.clone());
     let engine = Engine::new(Arc::clone(&backend), messages);
     let result = Loop { engine, incoming, measure, leave, began: Instant::now() }.run(options, size);
-    backend.close_places();
+    // What could not be let go stays mounted; the system that is left alone then will say so itself.
+    drop(backend.close_places());
     result
 }
 

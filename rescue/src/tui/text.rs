@@ -58,7 +58,7 @@ pub const NOTHING_KNOWN: &str = "nothing known";
 pub const IN_USE: &str = "in use";
 pub const READ_ONLY: &str = "read-only";
 pub const TABLE_DAMAGED: &str = "table damaged";
-pub const PARTITION_HEADING: [&str; 7] = ["", "file system", "name", "size", "used", "free", "state"];
+pub const PARTITION_HEADING: [&str; 7] = ["", "holds", "name", "size", "used", "free", "state"];
 pub const LEGEND: &str = "█ used  ░ free  ▒ not known";
 pub const MEASURING: &str = "counting what is used ...";
 pub const DISK_CHANGED: &str = "another disk is in its place now; choose again";
@@ -96,8 +96,9 @@ pub const NOT_READ: &str = "No plan could be made: something could not be read. 
 pub const PLAN_HEADING: [&str; 4] = ["part", "size", "handled", "what happens"];
 pub const NOW: &str = "now  ";
 pub const AFTER: &str = "after";
-pub const START_HINT: &str = "Enter starts. Esc goes back; nothing was written so far.";
-pub const START_CONFIRM_HINT: &str = "Enter asks for the confirmation. Nothing was written so far.";
+pub const START_HINT: &str = "Enter starts; the disk is only read.";
+pub const START_CHECK_HINT: &str = "Enter starts; nothing is written.";
+pub const START_CONFIRM_HINT: &str = "Enter asks for a confirmation; nothing is written yet.";
 pub const CONFIRM_TITLE: &str = "OVERWRITE THIS DISK?";
 pub const CONFIRM_LOST: &str = "All of this will be lost:";
 pub const CONFIRM_WRONG: &str = "That is not it. Nothing was written.";
@@ -117,9 +118,9 @@ pub const POWER_TITLE: &str = "Power";
 pub const POWER_QUESTION: &str = "Power this machine off, or restart it?";
 pub const LOG_TITLE: &str = "Log";
 pub const HELP_TITLE: &str = "Help";
-pub const TOO_SMALL: &str = "This terminal is too small: 80x24 are needed.";
-pub const MORE_ABOVE: &str = "▲ more";
-pub const MORE_BELOW: &str = "▼ more";
+pub const TOO_SMALL: &str = "Too small: 80x24 needed";
+pub const MORE_ABOVE: &str = "▲";
+pub const MORE_BELOW: &str = "▼";
 
 // The log.
 pub const LOG_START: &str = "started";
@@ -227,6 +228,18 @@ pub fn place_holds(place: &Place, capture: bool) -> String {
     }
 }
 
+/// Says that a file system holds no store.
+#[must_use]
+pub fn no_store_on(device: &str) -> String {
+    format!("There is no store on {}, neither at its top nor in one of its folders.", clean(device))
+}
+
+/// Says that a file system went away.
+#[must_use]
+pub fn place_gone(device: &str) -> String {
+    format!("{} is not what it was when the list was made. Refresh the list.", clean(device))
+}
+
 /// Says that a place cannot be used.
 #[must_use]
 pub fn place_unusable(device: &str, problem: &str) -> String {
@@ -330,21 +343,27 @@ pub const fn cancel_leaves(job: Option<&Job>) -> &'static str {
 }
 
 /// Says in one sentence how a job ended.
+///
+/// * `touched`: whether a target was written to.
 #[must_use]
-pub fn sentence(report: &Report, cancelled: bool) -> String {
+pub fn sentence(report: &Report, cancelled: bool, touched: bool) -> String {
     let disk = clean(&report.disk);
     match (report.job.as_str(), report.outcome) {
+        (_, Outcome::Failed) if report.refused => "It was refused; nothing was touched.".to_owned(),
         ("capture", Outcome::Complete) => format!("{disk} is safely in the store: every block in use was kept."),
         ("capture", Outcome::Partial) => {
             format!("{disk} was imaged as far as it could be read; the image is marked PARTIAL.")
         }
         ("capture", Outcome::Failed) if cancelled => format!("Stopped. There is no image of {disk} from this run."),
-        ("capture", Outcome::Failed) => format!("{disk} was not imaged."),
+        ("capture", Outcome::Failed) => format!("{disk} was not imaged; there is no image from this run."),
         ("restore", Outcome::Complete) => {
             format!("{disk} now holds the image; all of it was read back and compared.")
         }
         ("restore", Outcome::Partial) => format!("{disk} was written, but parts of the image were missing."),
-        ("restore", Outcome::Failed) if cancelled => format!("Stopped. {disk} is unfinished and will not boot."),
+        ("restore", Outcome::Failed) if !touched => format!("Nothing was written: {disk} is as it was."),
+        ("restore", Outcome::Failed) if cancelled => {
+            format!("Stopped. {disk} is unfinished and will not boot; the same restore again finishes it.")
+        }
         ("restore", Outcome::Failed) => format!("{disk} was not restored. Do not use what is on it."),
         (_, Outcome::Complete) => "Everything that was checked is whole.".to_owned(),
         (_, Outcome::Partial) => "What was checked is partly damaged.".to_owned(),

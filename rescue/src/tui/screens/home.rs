@@ -115,8 +115,12 @@ fn disk_list(
     let count = state.disk_count();
     let theme = &state.options.theme;
     let (look, each) = look(count, area.height);
-    let shown = usize::from((area.height + 1) / each).max(1);
+    let gap = each - 1 - look.rows();
+    let shown = usize::from((area.height + gap) / each).max(1);
     let first = first_shown(cursor, count, shown);
+    let page = area;
+    // The last column is for the marks that say that there are more.
+    let area = Rect { width: area.width - if shown < count { 2.min(area.width) } else { 0 }, ..area };
     for (at, disk) in state.all_disks().enumerate().skip(first).take(shown) {
         let top = u16::try_from(at - first).unwrap_or(u16::MAX).saturating_mul(each);
         let item = rows(area, top, each);
@@ -128,16 +132,16 @@ fn disk_list(
             diskbar::draw(buffer, bar, &diskbar::segments(disk), look, theme);
         }
     }
-    more(state, buffer, area, first > 0, first + shown < count);
+    more(state, buffer, page, first > 0, first + shown < count);
 }
 
 /// Chooses how tall disks are drawn: as tall as lets all be seen, else small. Returns the rows of one, with a gap.
 fn look(count: usize, height: u16) -> (Look, u16) {
-    let fits = |each: u16| count * usize::from(each) <= usize::from(height) + 1;
+    let fits = |each: u16, gap: usize| count * usize::from(each) <= usize::from(height) + gap;
     match () {
-        () if fits(6) => (Look::Boxed, 6),
-        () if fits(4) => (Look::Usage, 4),
-        () if fits(3) => (Look::Usage, 3),
+        () if fits(6, 1) => (Look::Boxed, 6),
+        () if fits(4, 1) => (Look::Usage, 4),
+        () if fits(3, 0) => (Look::Usage, 3),
         () => (Look::Names, 2),
     }
 }
@@ -145,7 +149,7 @@ fn look(count: usize, height: u16) -> (Look, u16) {
 /// Draws that a list goes on above or below.
 pub(super) fn more(state: &State, buffer: &mut Buffer, area: Rect, above: bool, below: bool) {
     let theme = &state.options.theme;
-    let column = area.width.saturating_sub(7);
+    let column = area.width.saturating_sub(1);
     if above {
         put(buffer, area, column, 0, text::MORE_ABOVE, theme.warn);
     }
@@ -173,7 +177,11 @@ fn heading(state: &State, buffer: &mut Buffer, area: Rect, disk: &DiskView, mark
     let size = right(&Bytes(identity.len).to_string(), 9);
     let transport = fit(&identity.transport.to_string(), 7);
     let fixed = 2 + width(&path) + 1 + 9 + 2 + 7 + 1;
-    let serial = cut_front(&serial, 15.min(columns.saturating_sub(fixed)));
+    let mut serial = cut_front(&serial, 15);
+    if columns < fixed + width(&serial) + width(&flags) + 3 {
+        // A narrow terminal leaves away what the lines below or another page show as well.
+        serial.clear();
+    }
     let room = columns.saturating_sub(fixed + width(&serial) + width(&flags) + 3);
     let model = identity.model.as_deref().map(|model| text::clean(model.trim())).unwrap_or_default();
     let model = fit(&model, room);

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Rows for the marked image below the list.
-const DETAIL_ROWS: u16 = 6;
+const DETAIL_ROWS: u16 = 7;
 
 /// Draws the page.
 pub fn draw(state: &State, buffer: &mut Buffer, page: Rect) {
@@ -58,7 +58,7 @@ pub fn draw(state: &State, buffer: &mut Buffer, page: Rect) {
 
 fn columns(cells: &[String; 5]) -> String {
     let [created, machine, disk, size, label] = cells;
-    format!("{} {} {} {}  {label}", fit(created, 16), fit(machine, 13), fit(disk, 22), right(size, 9))
+    format!("{} {} {} {}  {label}", fit(created, 16), fit(machine, 11), fit(disk, 18), right(size, 9))
 }
 
 fn line(image: &ImageView) -> String {
@@ -98,6 +98,6 @@ fn details(state: &State, buffer: &mut Buffer, area: Rect, image: &ImageView) {
         put(buffer, area, 2, row, &cut(line, wide), theme.text);
     }
     if image.state == ImageState::Partial {
-        put(buffer, area, 2, 5, &cut(&format!("! {}", text::PARTIAL_WARNING), wide), theme.warn);
+        put(buffer, area, 2, 6, &cut(&format!("! {}", text::PARTIAL_WARNING), wide), theme.warn);
     }
 }

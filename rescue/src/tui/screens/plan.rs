@@ -61,7 +61,11 @@ fn ready(state: &State, buffer: &mut Buffer, page: Rect, flow: &Flow, plan: &Pla
         }
     }
     row += bars(state, buffer, rows(page, row, page.height), flow, plan);
-    let foot = if plan.confirm.is_some() { text::START_CONFIRM_HINT } else { text::START_HINT };
+    let foot = match (&plan.confirm, &plan.disk) {
+        (Some(_), _) => text::START_CONFIRM_HINT,
+        (None, Some(_)) => text::START_HINT,
+        (None, None) => text::START_CHECK_HINT,
+    };
     let foot = format!("{} to handle. {foot}", Bytes(plan.bytes));
     put(buffer, page, 1, page.height.saturating_sub(1), &cut(&foot, wide), theme.heading);
     let list = rows(page, row + 1, page.height.saturating_sub(row + 3));

@@ -26,7 +26,7 @@ pub fn draw(state: &State, buffer: &mut Buffer, page: Rect) {
     put(buffer, page, 2, 2, &format!("║{word}║"), style);
     put(buffer, page, 2, 3, &format!("╚{line}╝"), style);
     let mut row = 5;
-    for line in wrap(&text::sentence(report, flow.running.cancelling), wide) {
+    for line in wrap(&text::sentence(report, flow.running.cancelling, flow.running.touched()), wide) {
         put(buffer, page, 2, row, &line, theme.text);
         row += 1;
     }

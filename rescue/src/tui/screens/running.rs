@@ -3,7 +3,6 @@
 use ratatui::{buffer::Buffer, layout::Rect};
 
 use crate::{
-    job::Phase,
     tui::{
         app::State,
         flow::{Flow, PhaseLine},
@@ -52,8 +51,10 @@ fn phases(state: &State, buffer: &mut Buffer, area: Rect, flow: &Flow) -> u16 {
         put(buffer, area, 1, row, &words, style);
         row += 1;
     }
-    let waiting = |phase: &&Phase| seen.iter().all(|line| line.phase != **phase);
-    for phase in text::usual_phases(flow.job.as_ref()).iter().filter(waiting) {
+    // A phase that was passed over does not come any more.
+    let usual = text::usual_phases(flow.job.as_ref());
+    let passed = usual.iter().rposition(|phase| seen.iter().any(|line| line.phase == *phase)).map_or(0, |at| at + 1);
+    for phase in usual.iter().skip(passed) {
         let words = format!("  {} {}", fit(text::phase(*phase), 32), text::TO_COME);
         put(buffer, area, 1, row, &words, theme.dim);
         row += 1;

@@ -53,11 +53,12 @@ fn segment(region: &RegionView) -> Segment {
 
 /// Names a region on its piece of the bar: number, file system, label.
 fn region_name(region: &RegionView) -> String {
-    let mut words = Vec::new();
-    if let RegionKind::Partition(number) = region.kind {
-        words.push(number.to_string());
-    }
-    words.push(region.detected.as_ref().map_or_else(|| "?".to_owned(), text::content));
+    let RegionKind::Partition(number) = region.kind else {
+        let known = region.detected.as_ref().map(text::content);
+        return known.unwrap_or_else(|| text::NOTHING_KNOWN.to_owned());
+    };
+    let mut words = vec![number.to_string()];
+    words.extend(region.detected.as_ref().map(text::content));
     words.extend(label(region));
     words.join(" ")
 }
