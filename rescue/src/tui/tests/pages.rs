@@ -69,10 +69,10 @@ fn pages() -> Vec<(&'static str, Rig)> {
 }
 
 fn many() -> Vec<crate::job::view::DiskView> {
-    let named = |number: usize| {
+    let named = |number: u8| {
         let parts = [part("vfat", "EFI", GIB, None), part("ext4", "data", 400 * GIB, Some(90 * GIB))];
-        let path =
-            format!("/dev/sd{}{}", char::from(b'a' + (number / 26) as u8), char::from(b'a' + (number % 26) as u8));
+        let letter = |number: u8| char::from(b'a' + number);
+        let path = format!("/dev/sd{}{}", letter(number / 26), letter(number % 26));
         demo::disk(&path, "ST500DM002", &format!("Z6E{number:05}"), Transport::Scsi, 465 * GIB, &parts)
     };
     (0..30).map(named).collect()
