@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod build;
+mod crosscheck;
 mod damage;
+mod faults;
 mod fresh;
 mod gpt_traps;
 mod mbr_traps;

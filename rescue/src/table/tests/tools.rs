@@ -171,3 +171,128 @@ fn reads_logical_partitions_as_sfdisk_wrote_them() {
     assert_eq!(back.pieces, layout.pieces, "an MBR stays as it is on a larger disk");
     assert_eq!(back.partitions, layout.partitions);
 }
+
+/// Start and length in sectors of each partition as `sfdisk` reads them.
+fn sfdisk_list(path: &Path) -> Vec<(u32, u64, u64)> {
+    let output = tool("sfdisk", "fdisk").args(["--json"]).arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let listed = json["partitiontable"]["partitions"].as_array().unwrap().iter().map(|part| {
+        let node = part["node"].as_str().unwrap();
+        let number = node.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+        (number, part["start"].as_u64().unwrap(), part["size"].as_u64().unwrap())
+    });
+    listed.filter(|(number, ..)| !(1..=4).contains(number) || !is_container(&json, *number)).collect()
+}
+
+fn is_container(json: &serde_json::Value, number: u32) -> bool {
+    let parts = json["partitiontable"]["partitions"].as_array().unwrap();
+    let suffix = format!("raw{number}");
+    parts
+        .iter()
+        .any(|p| p["node"].as_str().unwrap().ends_with(&suffix) && matches!(p["type"].as_str(), Some("5" | "f" | "85")))
+}
+
+fn ours(layout: &Layout) -> Vec<(u32, u64, u64)> {
+    layout.partitions.iter().map(|p| (p.number, p.range.start / 512, p.range.len() / 512)).collect()
+}
+
+#[test]
+fn chains_read_as_sfdisk_reads_them() {
+    let chain: [build::Record<'_>; 4] = [
+        (0, &[(34, 1000, 0x800c), (2048, 100_000, 0x0f), (150_000, 3000, 0x83)]),
+        (2048, &[(2048, 1000, 0x83), (50_000, 5000, 0x05)]),
+        (52_048, &[(2048, 1000, 0x82), (20_000, 5000, 0x05)]),
+        (22_048, &[(63, 1000, 0x07)]),
+    ];
+    let far: [build::Record<'_>; 3] = [
+        (0, &[(2048, 20_000_000, 0x85)]),
+        (2048, &[(2048, 1000, 0x83), (18_000_000, 500_000, 0x05)]),
+        (18_002_048, &[(2048, 400_000, 0x83)]),
+    ];
+    for (name, len, records) in [("not ascending", 100 * MIB, &chain[..]), ("at 9 GiB", 12 * GIB, &far[..])] {
+        let layout = read_sane(&build::mbr_disk(B512, len, records), B512).unwrap();
+        assert_eq!(layout.problems, [], "{name}");
+        let image = Image::with_pieces(len, &layout.pieces);
+        assert_eq!(ours(&layout), sfdisk_list(&image.path), "{name}");
+    }
+}
+
+#[test]
+fn a_table_is_moved_as_sgdisk_moves_it() {
+    let image = Image::new(100 * MIB);
+    sgdisk(&image.path, &["-S", "256", "-n", "2:2048:+8M", "-n", "5:0:0"]);
+    let layout = read_sane(&image.disk(), B512).unwrap();
+    let new_len = 333 * MIB;
+    let mine = for_target(&layout, new_len).unwrap();
+    let other = Image::with_pieces(new_len, &layout.pieces);
+    sgdisk(&other.path, &["-e"]);
+    let theirs = read_sane(&other.disk(), B512).unwrap();
+    assert_eq!(theirs.problems, []);
+    for (mine, theirs) in mine.iter().zip(&theirs.pieces).filter(|(piece, _)| piece.kind != PieceKind::Mbr) {
+        assert_eq!((mine.kind, mine.offset, &mine.bytes), (theirs.kind, theirs.offset, &theirs.bytes));
+    }
+}
+
+#[test]
+fn tables_of_other_shapes_pass_sgdisk_after_the_move() {
+    let moved_array = gpt_image(100 * MIB);
+    sgdisk(&moved_array.path, &["-j", "512"]);
+    let by_sfdisk = Image::new(100 * MIB);
+    sfdisk(&by_sfdisk.path, "label: gpt\nsize=10M, type=U, name=\"boot\"\nsize=20M\nname=\"rest\"\n");
+    let empty = Image::new(100 * MIB);
+    sgdisk(&empty.path, &["-o"]);
+    for (name, image) in [("array at LBA 512", moved_array), ("sfdisk", by_sfdisk), ("empty", empty)] {
+        let layout = read_sane(&image.disk(), B512).unwrap();
+        assert_eq!(layout.problems, [], "{name}");
+        assert_verified(222 * MIB, &for_target(&layout, 222 * MIB).unwrap());
+    }
+}
+
+#[test]
+fn a_table_with_one_damaged_copy_passes_sgdisk_after_the_move() {
+    let image = gpt_image(100 * MIB);
+    let last = 100 * MIB / 512 - 1;
+    for (name, lba, sectors) in [("primary header", 1, 1), ("primary", 1, 33), ("backup", last - 32, 33)] {
+        let layout = read(&image.disk(), B512).unwrap();
+        let mut disk = Sparse::with_pieces(100 * MIB, &layout.pieces).unwrap();
+        disk.put(lba * 512, &vec![0xa5; 512 * sectors]).unwrap();
+        let layout = read_sane(&disk, B512).unwrap();
+        assert_eq!(layout.problems.len(), 1, "{name}: {:?}", layout.problems);
+        assert_verified(101 * MIB, &for_target(&layout, 101 * MIB).unwrap());
+    }
+}
+
+#[test]
+fn fat_on_the_whole_disk_is_no_table_even_when_it_lists_itself() {
+    for args in [&["-I", "-F", "32"][..], &["-I", "-F", "16"], &["-I", "-F", "32", "--mbr=yes"]] {
+        let image = Image::new(100 * MIB);
+        let output = tool("mkfs.fat", "dosfstools").args(args).arg(&image.path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let layout = read_sane(&image.disk(), B512).unwrap();
+        assert_eq!((layout.kind, shown(&layout)), (TableKind::None, vec!["whole disk 0..104857600".to_owned()]));
+    }
+}
+
+#[test]
+fn fresh_tables_pass_sgdisk_and_sfdisk() {
+    use crate::table::fresh::{GptPartition, MbrPartition, fresh_gpt, fresh_mbr};
+    let type_guid = uuid::Uuid::from_u128(0x0fc6_3daf_8483_4772_8e79_3d69_d847_7de4);
+    let one = |n: u64| GptPartition {
+        first: Lba(n * 4096),
+        len_sectors: 4096,
+        type_guid,
+        guid: uuid::Uuid::from_u128(n.into()),
+        attributes: 0,
+        name: format!("part {n}"),
+    };
+    let pieces = fresh_gpt(50 * MIB, B512, uuid::Uuid::from_u128(7), &[one(1), one(2), one(4)]).unwrap();
+    assert_verified(50 * MIB, &pieces);
+
+    let part = |first, len_sectors| MbrPartition { first, len_sectors, kind: 0x83, active: false };
+    let logical = [part(8192, 4096), part(20_000, 100), part(24_000_000, 90_000)];
+    let pieces = fresh_mbr(12 * GIB, B512, 1, &[part(2048, 4096)], &logical).unwrap();
+    let image = Image::with_pieces(12 * GIB, &pieces);
+    let wanted = [(1, 2048, 4096), (5, 8192, 4096), (6, 20_000, 100), (7, 24_000_000, 90_000)];
+    assert_eq!(sfdisk_list(&image.path), wanted);
+}
