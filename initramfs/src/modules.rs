@@ -325,13 +325,63 @@ kernel/d/uses_builtin.ko: kernel/d/inside.ko
         prop::collection::vec(word, 0..40).prop_map(|words| words.concat())
     }
 
+    /// Mostly lines of the form `form` makes of two to four names, now and then scrap.
+    fn text(names: &'static [&'static str], form: fn(&[&str]) -> String) -> impl Strategy<Value = String> {
+        let line =
+            prop::collection::vec(prop::sample::select(names.to_vec()), 2..5).prop_map(move |names| form(&names));
+        let any = prop_oneof![30 => line, 1 => scrap()];
+        prop::collection::vec(any, 0..8).prop_map(|lines| lines.concat())
+    }
+
+    fn dep_text() -> impl Strategy<Value = String> {
+        const PATHS: &[&str] = &["kernel/a/x.ko", "kernel/b/y-z.ko.xz", "kernel/c/w.ko", "kernel/d/inside.ko"];
+        text(PATHS, |paths| format!("{}: {}\n", paths[0], paths[2..].join(" ")))
+    }
+
+    fn named_text(form: fn(&[&str]) -> String) -> impl Strategy<Value = String> {
+        text(&["x", "y_z", "y-z", "w", "inside", "wish", "pre:", "post:", "w*"], form)
+    }
+
+    /// A `modules.dep` of modules `m0`, `m1`, ... with any dependencies among them, circles too.
+    fn graph() -> impl Strategy<Value = Vec<Vec<usize>>> {
+        (1..12_usize).prop_flat_map(|count| prop::collection::vec(prop::collection::vec(0..count, 0..4), count..=count))
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3000))]
 
         #[test]
-        fn no_text_is_too_odd(dep in scrap(), soft in scrap(), alias in scrap(), builtin in scrap()) {
+        fn closure_is_what_a_slow_search_finds(needs in graph(), starts in prop::collection::vec(0..12_usize, 1..3)) {
+            let path = |module: usize| format!("kernel/{}/m{module}.ko.xz", module % 3);
+            let line = |(module, needs): (usize, &Vec<usize>)| {
+                format!("{}: {}\n", path(module), needs.iter().map(|&n| path(n)).collect::<Vec<_>>().join(" "))
+            };
+            let dep: String = needs.iter().enumerate().map(line).collect();
+            const NAMES: [&[&str]; 12] = [
+                &["m0"], &["m1"], &["m2"], &["m3"], &["m4"], &["m5"], &["m6"], &["m7"], &["m8"], &["m9"], &["m10"], &["m11"],
+            ];
+            let table: Vec<_> = starts.iter().map(|&m| Group { name: "", why: "", modules: NAMES[m] }).collect();
+            let chosen = ModuleTree::parse(&dep, "", "", "").unwrap().select(&table).unwrap();
+
+            let mut want: BTreeSet<usize> = starts.iter().copied().filter(|&m| m < needs.len()).collect();
+            for _ in 0..needs.len() {
+                want.extend(want.clone().iter().flat_map(|&m| &needs[m]).copied());
+            }
+            let want: BTreeMap<_, _> = want.into_iter().map(|m| (format!("m{m}"), path(m))).collect();
+            prop_assert_eq!(&chosen.modules, &want);
+            prop_assert_eq!(chosen.missing.len(), starts.iter().filter(|&&m| m >= needs.len()).count());
+            prop_assert_eq!(chosen.reduce_dep(&dep).lines().count(), want.len());
+        }
+
+        #[test]
+        fn no_text_is_too_odd(
+            dep in dep_text(),
+            soft in named_text(|names| format!("softdep {}\n", names.join(" "))),
+            alias in named_text(|names| format!("alias {} {}\n", names[0], names[1])),
+            builtin in text(&["kernel/d/inside.ko"], |names| format!("{}\n", names[0])),
+        ) {
             let Ok(tree) = ModuleTree::parse(&dep, &soft, &alias, &builtin) else { return Ok(()) };
-            let table = [Group { name: "", why: "", modules: &["x", "y_z", "kernel/"] }];
+            let table = [Group { name: "", why: "", modules: &["x", "y_z", "wish", "kernel/b/"] }];
             let Ok(chosen) = tree.select(&table) else { return Ok(()) };
             for path in chosen.modules.values() {
                 prop_assert!(!path.split('/').any(|part| part == ".." || part.is_empty()), "{path}");
