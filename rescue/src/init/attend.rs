@@ -199,9 +199,9 @@ fn question(message: &str, words: &[String], clear: bool, limit: Option<Duration
     for line in words {
         text.push_str(&format!("    {}\n", Escaped(line)));
     }
-    text.push_str("\n[r]estart   [s]hell   [p]ower off   re[b]oot\n");
+    text.push_str("\n[r]estart the screens   [s]hell   [p]ower off   re[b]oot\n");
     if let Some(limit) = limit {
-        text.push_str(&format!("Without an answer the screen starts again in {} seconds.\n", limit.as_secs()));
+        text.push_str(&format!("Without an answer they start again in {} seconds.\n", limit.as_secs()));
     }
     text
 }
@@ -252,8 +252,8 @@ mod tests {
         assert_eq!(
             rest,
             "The screen stopped: it was killed by SIGKILL (signal 9).\n\n    thread 'main' panicked at x.rs:1\n    \
-             evil \\u{1b}[2J\n\n[r]estart   [s]hell   [p]ower off   re[b]oot\n\
-             Without an answer the screen starts again in 60 seconds.\n"
+             evil \\u{1b}[2J\n\n[r]estart the screens   [s]hell   [p]ower off   re[b]oot\n\
+             Without an answer they start again in 60 seconds.\n"
         );
     }
 

@@ -16,6 +16,8 @@
 //! A key that is unknown, given twice or of no use to the job is an error: on a machine that nobody watches a
 //! misspelt key must not become a default.
 
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,8 @@
 //! Screen 1 of the video console has the program, screen 2 a shell, screen 3 the log. Every serial console that the
 //! kernel writes to has the program as well: nobody can know which one is looked at.
 
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::path::PathBuf;
 
 use super::cmdline;

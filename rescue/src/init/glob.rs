@@ -1,5 +1,8 @@
 //! Shell patterns as `modules.alias` uses them: `*`, `?`, `[a-f0-9]`, `[!x]`.
 
+// Numbers here are positions in a slice that exists, and at most three more.
+#![warn(clippy::indexing_slicing)]
+
 /// Tells whether all of `text` matches `pattern`. Time is bounded by the product of their lengths.
 #[must_use]
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {

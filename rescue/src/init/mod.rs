@@ -209,7 +209,16 @@ fn start_consoles(machine: &Arc<Machine>, consoles: &[Console]) {
         };
         first = false;
         let (machine, console) = (Arc::clone(machine), console.clone());
-        forever("console", move || attend::attend(&machine, &console, next.clone()));
+        let begun = AtomicBool::new(false);
+        forever("console", move || {
+            // Only the first time: a job must not run again because what watched it fell over.
+            let next = if begun.swap(true, Ordering::SeqCst) {
+                Next::Ask { message: "This console was interrupted.".to_owned(), limit: None }
+            } else {
+                next.clone()
+            };
+            attend::attend(&machine, &console, next);
+        });
     }
 }
 

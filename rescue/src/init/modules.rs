@@ -4,6 +4,8 @@
 //! deepest last), `modules.alias` (`alias PATTERN MODULE`), `modules.softdep` (`softdep MODULE pre: … post: …`) and
 //! `modules.builtin` (one path a line). Names are compared with `-` read as `_`, as everywhere in the kernel.
 
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
@@ -199,24 +201,22 @@ impl Index {
     #[must_use]
     pub fn order(&self, module: &str) -> Vec<Step> {
         let (mut steps, mut seen) = (Vec::new(), HashSet::new());
-        self.visit(&normalise(module), (0, false), &mut seen, &mut steps);
+        self.visit(&normalise(module), (MAX_DEPTH, false), &mut seen, &mut steps);
         steps
     }
 
     fn visit(&self, name: &str, (depth, optional): (u32, bool), seen: &mut HashSet<String>, steps: &mut Vec<Step>) {
         let Some(module) = self.modules.get(name) else { return };
-        if depth > MAX_DEPTH || !seen.insert(name.to_owned()) {
-            return;
-        }
+        let Some(depth) = depth.checked_sub(1).filter(|_| seen.insert(name.to_owned())) else { return };
         for soft in module.before.iter().flat_map(|soft| self.find(soft)) {
-            self.visit(&soft, (depth + 1, true), seen, steps);
+            self.visit(&soft, (depth, true), seen, steps);
         }
         for needed in &module.needs {
-            self.visit(needed, (depth + 1, optional), seen, steps);
+            self.visit(needed, (depth, optional), seen, steps);
         }
         steps.push(Step { name: name.to_owned(), path: module.path.clone(), optional });
         for soft in module.after.iter().flat_map(|soft| self.find(soft)) {
-            self.visit(&soft, (depth + 1, true), seen, steps);
+            self.visit(&soft, (depth, true), seen, steps);
         }
     }
 }

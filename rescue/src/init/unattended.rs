@@ -92,8 +92,7 @@ pub fn main() -> ExitCode {
         Ok(Err(Stop::Failed(reason))) => not_run(&parsed, &reason, false),
         Err(fault) => not_run(&parsed, &format!("a fault in the program: {}", panic_text(fault.as_ref())), false),
     };
-    watch.tell(&result_line(&report));
-    if !watch.flush() {
+    if !watch.tell_last(&result_line(&report)) {
         watch.say("nobody read the report port; the result stands here alone");
     }
     for text in summary(&report) {
@@ -134,8 +133,7 @@ pub(super) fn report_death(parsed: &Parsed, message: &str, words: &[String]) {
     let reason = std::iter::once(message).chain(words.iter().map(String::as_str)).collect::<Vec<_>>().join(": ");
     let report = not_run(parsed, &reason, false);
     let watch = Watch::new(parsed.report.as_deref().and_then(|name| Port::open(name).ok()));
-    watch.tell(&result_line(&report));
-    let _ = watch.flush();
+    let _ = watch.tell_last(&result_line(&report));
     for text in summary(&report) {
         watch.say(&text);
     }
@@ -231,8 +229,9 @@ impl Watch {
         let _ = out.flush();
     }
 
-    fn flush(&self) -> bool {
-        self.port.as_ref().is_none_or(Port::flush)
+    /// Sends the result to the port; tells whether it left.
+    fn tell_last(&self, line: &Value) -> bool {
+        self.port.as_ref().is_none_or(|port| port.say_last(line))
     }
 
     /// Tells whether progress of `phase` is to be shown to people now.

@@ -1,5 +1,7 @@
 //! Mounting, unmounting and the list of what is mounted.
 
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::{
     ffi::{OsStr, OsString},
     io,

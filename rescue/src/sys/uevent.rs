@@ -3,6 +3,8 @@
 //! A message is `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a zero byte. Source: Linux kernel,
 //! lib/kobject_uevent.c.
 
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
