@@ -10,6 +10,7 @@ use super::{
     ChunkId, Error, FileId, Manifest, Problem, Store,
     backend::{Backend, Listing, read_file},
     config::{check_known, open_text},
+    error::told,
     manifest::ChunkRun,
     pack::Flaw,
     sealed,
@@ -179,7 +180,7 @@ pub(super) fn load_records(backend: &dyn Backend, shelf: &mut Shelf, problems: &
                     listed.frames.iter().for_each(|offset| shelf.mark_bad(number, *offset, WHAT.to_owned()));
                 }
             }
-            Err(error) => problems.push(Problem { file: file.name, what: error.to_string() }),
+            Err(error) => problems.push(Problem { file: file.name, what: told(&error) }),
         }
     }
     Ok(())
@@ -235,7 +236,7 @@ pub(super) fn check_records(store: &Store) -> Result<Vec<Problem>, Error> {
     let files = list_records(store.backend())?;
     let check = |name: String| {
         let error = read_record(store.backend(), &name).err()?;
-        Some(Problem { what: error.to_string(), file: name })
+        Some(Problem { what: told(&error), file: name })
     };
     Ok(files.into_iter().filter_map(|file| check(file.name)).collect())
 }

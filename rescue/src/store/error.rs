@@ -145,6 +145,17 @@ impl Error {
     }
 }
 
+/// Says what went wrong together with the reasons below it, as one line.
+pub(super) fn told(error: &Error) -> String {
+    let mut out = error.to_string();
+    let mut below = std::error::Error::source(error);
+    while let Some(reason) = below {
+        out = format!("{out}: {reason}");
+        below = reason.source();
+    }
+    out
+}
+
 /// Something wrong with a store that does not keep it from being used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {

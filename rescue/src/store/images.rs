@@ -6,6 +6,7 @@ use super::{
     Error, FileId, Manifest, Store,
     backend::read_file,
     config::{check_known, seal_error},
+    error::told,
     manifest::ImageState,
     sealed::{self, Packed},
 };
@@ -172,7 +173,7 @@ impl Store {
         for id in self.image_ids()? {
             images.push(match read(self, id) {
                 Ok(image) => (image.created.parse().ok(), Listed::Image(Box::new(Summary::from(image)))),
-                Err(error) => (None, Listed::Damaged { file: path(id), error: error.to_string() }),
+                Err(error) => (None, Listed::Damaged { file: path(id), error: told(&error) }),
             });
         }
         images.sort_by_key(|(created, _)| std::cmp::Reverse(*created));

@@ -13,6 +13,7 @@ use super::{
     backend::{Backend, FolderBackend, read_file},
     config::{self, Config, CreateOptions},
     damage,
+    error::told,
     index::{self, PackListing},
     pack::{self, Flaw},
     shelf::Shelf,
@@ -327,7 +328,7 @@ impl Loader<'_> {
                 }
             }
             Err(error) => {
-                self.problem(file, format!("{error}; the packs themselves are asked instead"));
+                self.problem(file, format!("{}; the packs themselves are asked instead", told(&error)));
                 if matches!(error, Error::Corrupt { .. }) {
                     repairs.indexes.push(file.to_owned());
                 }

@@ -1,6 +1,6 @@
 //! Giving chunks back: a chunk is returned only after its hash matched.
 
-use std::io;
+use std::{io, thread, time::Duration};
 
 use super::{
     ChunkId, Error, Store,
@@ -8,6 +8,9 @@ use super::{
     pack,
     shelf::Place,
 };
+
+/// Pauses before a read that failed is tried again: network mounts report errors that are gone a moment later.
+const RETRIES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
 /// Reads chunks of a store. One a thread: it keeps its buffer and its zstd context.
 pub struct Reader {
@@ -89,17 +92,24 @@ impl Reader {
         // At most the longest chunk and a header: `Entry::read` bounded it.
         let len = usize::try_from(place.range().len()).map_err(|_| Fault::Truncated)?;
         self.frame.resize(len, 0);
-        self.store.backend().read_range(&name, u64::from(place.offset), &mut self.frame).map_err(|e| {
-            match e.kind() {
-                io::ErrorKind::UnexpectedEof => Fault::Truncated,
-                _ => Fault::Io(e.to_string()),
-            }
-        })?;
+        self.read(&name, u64::from(place.offset))?;
         let header = FrameHeader::parse(&self.frame)?;
         if (header.id, header.stored_len, header.plain_len) == (*id, place.stored_len, place.plain_len) {
             Ok(header)
         } else {
             Err(Fault::Index)
+        }
+    }
+
+    fn read(&mut self, name: &str, offset: u64) -> Result<(), Fault> {
+        let mut pauses = RETRIES.iter();
+        loop {
+            let Err(error) = self.store.backend().read_range(name, offset, &mut self.frame) else { return Ok(()) };
+            match pauses.next() {
+                _ if error.kind() == io::ErrorKind::UnexpectedEof => return Err(Fault::Truncated),
+                Some(pause) => thread::sleep(*pause),
+                None => return Err(Fault::Io(error.to_string())),
+            }
         }
     }
 }

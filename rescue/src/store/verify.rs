@@ -18,7 +18,9 @@ use super::{
     ChunkId, Error, FileId, ImageDamage, Manifest, PackDamage, Problem, Reader, Store, Verified,
     backend::read_file,
     config::{self, Config, seal_error},
-    damage, images, index,
+    damage,
+    error::told,
+    images, index,
     manifest::ChunkRun,
     pack::{self, Entry, Flaw},
     shelf::{Place, entries_sum},
@@ -88,7 +90,7 @@ impl Store {
                     found.images += 1;
                     found.image_damage.extend(self.damaged_uses(&image));
                 }
-                Err(error) => found.problems.push(Problem { file: images::path(id), what: error.to_string() }),
+                Err(error) => found.problems.push(Problem { file: images::path(id), what: told(&error) }),
             }
         }
         self.write_down(&mut found);
@@ -178,14 +180,12 @@ impl Store {
             ChunkRun::Data { ids, .. } => Some(ids),
             ChunkRun::Zero { .. } => None,
         });
+        let unseen =
+            |place: &Place| seen.get(&place.pack).is_none_or(|offsets| offsets.binary_search(&place.offset).is_err());
         for id in data.flatten() {
             // A full check may find that what was bad is good again; a scrub trusts nothing that was ever found bad.
-            let place = match depth {
-                Depth::Scrub => shelf.trusted(id),
-                Depth::Decode => shelf.places(id).first().copied(),
-            };
-            let Some(place) = place else { continue };
-            if seen.get(&place.pack).is_none_or(|offsets| offsets.binary_search(&place.offset).is_err()) {
+            let next = |place: &Place| shelf.is_trusted(*place) || (depth == Depth::Decode && unseen(place));
+            if let Some(place) = shelf.places(id).into_iter().find(next).filter(unseen) {
                 frames.entry(place.pack).or_default().push((*id, place));
             }
         }
@@ -290,7 +290,8 @@ impl Store {
         if let Err(error) = damage::save_records(self)
             && !found.damage.is_empty()
         {
-            let what = format!("the damage cannot be written down, so a later capture may rely on it: {error}");
+            let what =
+                format!("the damage cannot be written down, so a later capture may rely on it: {}", told(&error));
             found.problems.push(Problem { file: "damaged".to_owned(), what });
         }
     }
@@ -300,7 +301,7 @@ impl Store {
         let mut out = Vec::new();
         let mut note = |file: &str, result: Result<(), Error>| {
             if let Err(error) = result {
-                out.push(Problem { file: file.to_owned(), what: error.to_string() });
+                out.push(Problem { file: file.to_owned(), what: told(&error) });
             }
         };
         let read = |name: &str, limit| read_file(self.backend(), name, limit).map_err(Error::io("reading", name));

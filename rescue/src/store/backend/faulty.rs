@@ -21,6 +21,8 @@ pub enum Fault {
     Once(u64),
     /// The file that this operation would finish keeps only the first half of its bytes, and nobody says so.
     Cut(u64),
+    /// This read fails, counted from 0; those after it succeed.
+    ReadOnce(u64),
     /// The file that this operation would finish never appears, and nobody says so.
     Lose(u64),
 }
@@ -36,6 +38,7 @@ struct Plan {
     fault: Fault,
     operations: Arc<AtomicU64>,
     written: Arc<AtomicU64>,
+    reads: Arc<AtomicU64>,
 }
 
 /// What is to be done with a file that is about to appear.
@@ -66,12 +69,19 @@ impl Plan {
 impl<B: Backend> FaultyBackend<B> {
     /// Returns `inner` with one fault.
     pub fn new(inner: B, fault: Fault) -> Self {
-        Self { inner, plan: Plan { fault, operations: Arc::default(), written: Arc::default() } }
+        Self { inner, plan: Plan { fault, operations: Arc::default(), written: Arc::default(), reads: Arc::default() } }
     }
 
     /// Returns how many operations were counted.
     pub fn operations(&self) -> u64 {
         self.plan.operations.load(Ordering::SeqCst)
+    }
+}
+
+impl<B> FaultyBackend<B> {
+    /// Returns how many reads were counted.
+    pub fn reads(&self) -> u64 {
+        self.plan.reads.load(Ordering::SeqCst)
     }
 }
 
@@ -94,6 +104,10 @@ impl<B: Backend> Backend for FaultyBackend<B> {
     }
 
     fn read_range(&self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let read = self.plan.reads.fetch_add(1, Ordering::SeqCst);
+        if self.plan.fault == Fault::ReadOnce(read) {
+            return Err(io::Error::other("failed once by the test"));
+        }
         self.inner.read_range(name, offset, buf)
     }
 

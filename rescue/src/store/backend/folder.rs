@@ -2,7 +2,8 @@
 //!
 //! A file is written under a name that begins with `.tmp-SESSION-`, synced, renamed, and its folder synced. `SESSION` is
 //! also the name of a file in `locks/` that a living writer holds locked (`flock`): a lock that is free belongs to a
-//! writer that died, and what it left unfinished is removed. On a file system without locks nothing is removed.
+//! writer that died, and what it left unfinished is removed. On a file system without locks nothing is removed, and on a
+//! network mount only what is a day old.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -11,6 +12,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{Backend, Listing, Sink};
@@ -18,6 +20,11 @@ use crate::store::FileId;
 
 const TEMP: &str = ".tmp-";
 const LOCKS: &str = "locks";
+/// How often a lock is made again that others took for a dead one.
+const LOCK_TRIES: u32 = 16;
+/// How old something unfinished must be on a network mount before it counts as dead: locks may not reach across machines
+/// there, and a living writer touches its files all the time.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Packs kept open for reading: one a thread, and some.
 const OPEN_FILES: usize = 16;
 /// Folders below the store's own: `packs/AA` is the deepest.
@@ -115,17 +122,19 @@ impl FolderBackend {
         let mut all = Vec::new();
         self.walk(&self.root, DEPTH, &mut all)?;
         let unfinished: Vec<_> = all.iter().filter_map(|(path, _)| Some((path, session_of(path)?))).collect();
+        let patience = if is_remote(&self.root) { PATIENCE } else { Duration::ZERO };
+        let is_old = |path: &Path| patience.is_zero() || age(path).is_some_and(|age| age >= patience);
         let mut living = HashSet::from([self.session.clone()]);
         let mut locks = Vec::new();
         self.walk(&self.path(LOCKS), 0, &mut locks)?;
         for (path, _) in locks {
             let Some(session) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
-            if session != self.session && !clear_dead_lock(&path) {
+            if session != self.session && (!is_old(&path) || !clear_dead_lock(&path)) {
                 living.insert(session);
             }
         }
         for (path, session) in unfinished {
-            if !living.contains(session) {
+            if !living.contains(session) && is_old(path) {
                 // Another writer may be clearing as well.
                 let _ = fs::remove_file(path);
             }
@@ -139,6 +148,19 @@ fn session_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.strip_prefix(TEMP)?.split('-').next()
 }
 
+/// Tells whether other machines may see the folder as well.
+fn is_remote(folder: &Path) -> bool {
+    // NFS, SMB twice, CIFS, FUSE (which may be sshfs), 9p, Ceph, AFS: numbers from linux/magic.h.
+    const REMOTE: [u64; 8] =
+        [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f];
+    let kind = nix::sys::statfs::statfs(folder).ok().and_then(|info| u64::try_from(info.filesystem_type().0).ok());
+    kind.is_some_and(|kind| REMOTE.contains(&kind))
+}
+
+fn age(path: &Path) -> Option<Duration> {
+    fs::metadata(path).ok()?.modified().ok()?.elapsed().ok()
+}
+
 /// Removes a lock nobody holds. Where that cannot be told it counts as held.
 fn clear_dead_lock(path: &Path) -> bool {
     let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return !path.exists() };
@@ -149,7 +171,7 @@ fn take_lock(root: &Path, session: &str) -> io::Result<Lock> {
     let folder = root.join(LOCKS);
     make_folders(&folder)?;
     let path = folder.join(format!("{session}.lock"));
-    loop {
+    for _ in 0..LOCK_TRIES {
         let file = retry(|| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -164,6 +186,8 @@ fn take_lock(root: &Path, session: &str) -> io::Result<Lock> {
             return Ok(Lock(Some((file, path))));
         }
     }
+    // A file system that gives one file two numbers; nothing more can be asked of it.
+    Ok(Lock(None))
 }
 
 /// Creates `folder` and what is missing above it, each one durable in its parent.
@@ -221,7 +245,12 @@ impl Backend for FolderBackend {
     }
 
     fn read_range(&self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.cached(name)?.read_exact_at(buf, offset)
+        let result = self.cached(name)?.read_exact_at(buf, offset);
+        if result.is_err() {
+            // The handle itself may be what went bad.
+            self.forget(name);
+        }
+        result
     }
 
     fn len(&self, name: &str) -> io::Result<u64> {

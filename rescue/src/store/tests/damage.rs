@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
 use super::{
-    super::backend::{Backend, MemoryBackend},
+    super::backend::{Backend, Fault, FaultyBackend, MemoryBackend},
     support::*,
     *,
 };
@@ -83,6 +83,56 @@ fn a_capture_that_saw_no_record_still_reads_round_the_damage() {
     let mut plain = Vec::new();
     store.reader().read_chunk(&chunk, &mut plain).unwrap();
     store.reader().check_frame(&chunk).unwrap();
+}
+
+#[test]
+fn every_copy_of_a_chunk_is_tried_before_it_is_given_up() {
+    // Two packs with the same chunks: the second was stored while the first was known as damaged.
+    let backend = MemoryBackend::default();
+    let disk = Disk::sample(1, 20);
+    capture(&store_on(backend.clone()), &disk).unwrap();
+    let (first, good) = (packs(&backend).remove(0), backend.fork());
+    let spoil = |backend: &MemoryBackend, name: &str, at: usize| {
+        let mut bytes = backend.get(name).unwrap();
+        bytes[at] ^= 1;
+        backend.set(name, bytes);
+    };
+    spoil(&backend, &first, 9);
+    assert!(!verify(&reopen(&backend)).is_sound());
+    let image = capture(&reopen(&backend), &disk).unwrap();
+    let second = packs(&backend).into_iter().find(|name| *name != first).unwrap();
+    assert_eq!(precheck(&reopen(&backend), &image), []);
+
+    // Now the second is damaged, and the first is mended though still on record: a full check finds that out.
+    let frame_end = pack::HEADER_LEN + frame::HEADER_LEN + 10;
+    spoil(&backend, &second, frame_end);
+    backend.set(&first, good.get(&first).unwrap());
+    assert!(!precheck(&reopen(&backend), &image).is_empty());
+    assert_eq!(restore(&reopen(&backend), &image).unwrap(), disk.bytes);
+    let found = reopen(&backend).verify_image(&image.id, &|_, _| {}, &|| false).unwrap();
+    assert_eq!((found.damage.len(), found.image_damage.len()), (1, 0), "{found:?}");
+    assert_eq!(precheck(&reopen(&backend), &image), []);
+    // And with both damaged, nothing wrong is given back.
+    spoil(&backend, &first, frame_end);
+    assert!(restore(&reopen(&backend), &image).is_err());
+    assert_eq!(precheck(&reopen(&backend), &image).len(), 1);
+}
+
+#[test]
+fn a_read_that_fails_once_is_tried_again() {
+    let backend = MemoryBackend::default();
+    let disk = Disk::sample(1, 8);
+    let image = capture(&store_on(backend.clone()), &disk).unwrap();
+    let opening = {
+        let faulty = Arc::new(FaultyBackend::new(backend.clone(), Fault::ReadOnce(u64::MAX)));
+        Store::open_on(faulty.clone()).unwrap();
+        faulty.reads()
+    };
+    for read in opening..opening + 5 {
+        let faulty = FaultyBackend::new(backend.clone(), Fault::ReadOnce(read));
+        let store = Store::open_on(Arc::new(faulty)).unwrap();
+        assert_eq!(restore(&store, &image).unwrap(), disk.bytes, "{read}");
+    }
 }
 
 #[test]
