@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod damage;
+mod detect;
 mod ext;
+mod fat;
 mod journal;
 mod tools;

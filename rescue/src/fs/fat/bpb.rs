@@ -117,6 +117,10 @@ pub struct Bpb {
     pub dirty: bool,
     /// Volume serial number.
     pub serial: Option<u32>,
+    /// Media byte; the FAT begins with it.
+    pub media: u64,
+    /// Sector of the copy of the boot sector, 0 where there is none (FAT32).
+    pub backup: u64,
     /// Sector of FSInfo (FAT32).
     pub fsinfo: u64,
 }
@@ -192,8 +196,17 @@ impl Bpb {
             len: sectors.saturating_mul(sector),
             dirty: f.u8(tail.saturating_add(1))? & 3 != 0 && signature == 0x29,
             serial: (signature == 0x29 || signature == 0x28).then(|| f.u32(tail.saturating_add(3))).transpose()?,
+            media,
+            backup: if wide { u64::from(f.u16(50)?) } else { 0 },
             fsinfo: if wide { u64::from(f.u16(48)?) } else { 0 },
         })
+    }
+
+    /// Tells whether `other` puts everything where this boot sector does; state and serial may differ.
+    #[must_use]
+    pub fn same_places(&self, other: &Self) -> bool {
+        let places = |bpb: &Self| Self { dirty: false, serial: None, ..bpb.clone() };
+        places(self) == places(other)
     }
 
     /// Returns where `cluster` begins, in bytes, if there is such a cluster.

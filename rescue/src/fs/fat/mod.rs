@@ -55,6 +55,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String
     if !bpb.mirrored && bpb.active >= bpb.fats {
         return Err(format!("FAT {} is in use, there are {}", bpb.active, bpb.fats));
     }
+    check_places(region, &bpb)?;
     let table = table::read(region, &bpb).map_err(|error| format!("the FAT cannot be read: {error}"))?;
     let mut survey = Survey {
         detected: Some(detected.clone()),
@@ -76,6 +77,25 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String
     survey.widened.extend(map::closed_gaps(min_gap));
     remark(region, &bpb, &table, &mut survey);
     Ok(survey)
+}
+
+/// Checks that the boot sector leads to FATs, and that its copy agrees: a wrong one would shift every cluster.
+fn check_places(region: &dyn ReadAt, bpb: &Bpb) -> Result<(), String> {
+    if !table::begins_right(region, bpb).map_err(|error| format!("the FAT cannot be read: {error}"))? {
+        return Err(format!("the FAT does not begin with the media byte {:#04x}", bpb.media));
+    }
+    if matches!(bpb.backup, 0 | 0xffff) {
+        return Ok(());
+    }
+    let mut sector = [0; 512];
+    region
+        .read_exact_at(&mut sector, bpb.backup.saturating_mul(bpb.sector))
+        .map_err(|error| format!("the copy of the boot sector cannot be read: {error}"))?;
+    match Bpb::parse(&sector) {
+        Ok(copy) if copy.same_places(bpb) => Ok(()),
+        Ok(_) => Err("the boot sector and its copy disagree".to_owned()),
+        Err(error) => Err(format!("the copy of the boot sector is broken: {error}")),
+    }
 }
 
 fn remark(region: &dyn ReadAt, bpb: &Bpb, table: &table::Table, survey: &mut Survey) {

@@ -161,6 +161,21 @@ impl<'a> Links<'a> {
     }
 }
 
+/// Tells whether the active FAT begins with the media byte and ones, as every FAT does.
+///
+/// # Errors
+/// Those of the region.
+pub fn begins_right(region: &dyn ReadAt, bpb: &Bpb) -> Result<bool, Error> {
+    let mut bytes = [0; 8];
+    region.read_exact_at(&mut bytes, bpb.fat_offset.saturating_add(bpb.active.saturating_mul(bpb.fat_len)))?;
+    let ones = match bpb.kind {
+        Kind::Fat12 => 0xf00,
+        Kind::Fat16 => 0xff00,
+        Kind::Fat32 => 0x0fff_ff00,
+    };
+    Ok(entry(&bytes, bpb.kind, 0) == ones | bpb.media)
+}
+
 /// Tells whether the first FAT says that the volume was not unmounted or that a disk error was seen.
 ///
 /// # Errors

@@ -116,6 +116,10 @@ pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), String
     }
     while let Some(dir) = todo.pop() {
         let mut lost = None;
+        let mut expect_dot = match dir {
+            Dir::Chain(cluster) if cluster != bpb.root_cluster => Some(cluster),
+            _ => None,
+        };
         let whole = entries(region, bpb, dir, &mut budget, &mut |entry| {
             let first = entry.u8(0).unwrap_or(0xe5);
             let kind = entry.u8(11).unwrap_or(0);
@@ -124,11 +128,18 @@ pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), String
             }
             let high = if bpb.kind == Kind::Fat32 { u64::from(entry.u16(20).unwrap_or(0)) } else { 0 };
             let cluster = high << 16 | u64::from(entry.u16(26).unwrap_or(0));
+            if let Some(own) = expect_dot.take() {
+                // A directory that does not begin with itself is none: something leads to the wrong place.
+                if !entry.has(0, b".          ") || cluster != own {
+                    lost = Some(format!("the directory at cluster {own} does not begin with itself"));
+                    return false;
+                }
+            }
             if cluster == 0 {
                 return true;
             }
             if !table.is_used(cluster) {
-                lost = Some(cluster);
+                lost = Some(format!("a directory names free cluster {cluster} as the first of a file"));
                 return false;
             }
             if kind & DIRECTORY != 0 && seen.insert(cluster) {
@@ -136,10 +147,8 @@ pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), String
             }
             true
         });
-        if let Some(cluster) = lost {
-            return Err(format!(
-                "a directory names cluster {cluster} as the first of a file, and the FAT calls it free"
-            ));
+        if let Some(lost) = lost {
+            return Err(lost);
         }
         if !whole && budget < bpb.cluster {
             break;

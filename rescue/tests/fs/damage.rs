@@ -1,0 +1,210 @@
+//! Damaged structures: never a panic, never slow, never a byte outside, and never less than the whole volume's map had.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use crc::{Algorithm, Crc};
+use rescue::{
+    block::{Error, ReadAt},
+    extent::{Extent, ExtentSet},
+    fs::survey,
+};
+
+use crate::{
+    fat,
+    tools::{Bench, Noise, run, survey_bytes},
+};
+
+const CASES: usize = 300;
+const MIB: u64 = 1 << 20;
+
+/// Bytes with a few others laid over them.
+struct Patched<'a> {
+    base: &'a [u8],
+    patches: Vec<(usize, Vec<u8>)>,
+}
+
+impl ReadAt for Patched<'_> {
+    fn len(&self) -> u64 {
+        self.base.len() as u64
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+        let (size, len) = (self.len(), buf.len() as u64);
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(Error::Beyond { disk: "patched".to_owned(), offset, len, size });
+        }
+        let start = usize::try_from(offset).unwrap();
+        buf.copy_from_slice(&self.base[start..start + buf.len()]);
+        for (at, bytes) in &self.patches {
+            for (index, byte) in bytes.iter().enumerate() {
+                if let Some(slot) = (at + index).checked_sub(start).and_then(|at| buf.get_mut(at)) {
+                    *slot = *byte;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a case of damage is.
+struct Damage<'a> {
+    name: &'a str,
+    /// Where bytes are changed.
+    places: Vec<Extent>,
+    /// Whether the map must still hold all that it held before.
+    nothing_lost: bool,
+    /// Whether the superblock's checksum is made right again.
+    fix: bool,
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    static CRC: Crc<u32> = Crc::<u32>::new(&Algorithm { xorout: 0, ..crc::CRC_32_ISCSI });
+    CRC.checksum(bytes)
+}
+
+/// Changes one to four bytes in one of the places.
+fn patches(base: &[u8], damage: &Damage<'_>, noise: &mut Noise) -> Vec<(usize, Vec<u8>)> {
+    let mut out = Vec::new();
+    for _ in 0..=noise.next() % 4 {
+        let place = damage.places[usize::try_from(noise.next()).unwrap() % damage.places.len()];
+        let at = usize::try_from(place.start + noise.next() % place.len()).unwrap();
+        let byte = match noise.next() % 5 {
+            0 => 0,
+            1 => 0xff,
+            2 => noise.next().to_le_bytes()[0],
+            _ => base[at] ^ (1 << (noise.next() % 8)),
+        };
+        out.push((at, vec![byte]));
+    }
+    if damage.fix {
+        let mut sb = base[1024..2048].to_vec();
+        out.iter().filter(|(at, _)| (1024..2044).contains(at)).for_each(|(at, byte)| sb[at - 1024] = byte[0]);
+        out.push((2044, crc32c(&sb[..1020]).to_le_bytes().to_vec()));
+    }
+    out
+}
+
+fn endure(base: &[u8], damage: &Damage<'_>) {
+    let clean = survey_bytes(base).allocated;
+    let mut noise = Noise(0x5eed);
+    let mut narrow = 0;
+    for case in 0..CASES {
+        let disk = Patched { base, patches: patches(base, damage, &mut noise) };
+        let begun = Instant::now();
+        let survey = survey(&disk);
+        let what = format!("{} case {case}: {:?}: {:?}", damage.name, disk.patches, survey.widened);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        assert!(survey.allocated.iter().all(|extent| extent.end <= disk.len()), "{what}");
+        let lost: ExtentSet = clean.subtract(&survey.allocated);
+        assert!(!damage.nothing_lost || lost.is_empty(), "{what} lost {lost:?}");
+        narrow += usize::from(survey.allocated.total() < disk.len());
+    }
+    assert!(narrow > 0, "{}: the damage reaches no further than the door", damage.name);
+}
+
+fn ext(options: &str) -> Vec<u8> {
+    let bench = Bench::new();
+    let image = bench.blank("image", 20 * MIB);
+    let tree = bench.tree(false);
+    let mut args = vec!["-q", "-F", "-b", "1024", "-N", "256", "-d", &tree];
+    args.extend(options.split_whitespace());
+    args.push(&image);
+    run("mke2fs", &args);
+    fs::read(&image).unwrap()
+}
+
+fn blocks(first: u64, count: u64) -> Extent {
+    Extent::new(first * 1024, (first + count) * 1024)
+}
+
+/// Returns the blocks of the bitmaps of every group.
+fn bitmaps(base: &[u8], desc_size: usize) -> Vec<Extent> {
+    let table = &base[2048..];
+    let word = |at: usize| u64::from(u32::from_le_bytes(table[at..at + 4].try_into().unwrap()));
+    (0..3)
+        .flat_map(|group| [word(group * desc_size), word(group * desc_size + 4)])
+        .map(|block| blocks(block, 1))
+        .collect()
+}
+
+#[test]
+fn ext2_without_checksums_loses_nothing_by_damage() {
+    let base = ext("-t ext2");
+    let mut places = bitmaps(&base, 32);
+    endure(&base, &Damage { name: "bitmaps", places: places.clone(), nothing_lost: true, fix: false });
+    places = vec![blocks(2, 1).intersect(Extent::new(2048, 2048 + 96))];
+    endure(&base, &Damage { name: "descriptors", places: places.clone(), nothing_lost: true, fix: false });
+    places = vec![Extent::new(1024, 1024 + 264), Extent::new(1024, 1024 + 104)];
+    endure(&base, &Damage { name: "superblock", places, nothing_lost: true, fix: false });
+}
+
+#[test]
+fn ext4_with_checksums_loses_nothing_by_damage() {
+    let base = ext("-t ext4 -J size=1");
+    let places = vec![Extent::new(1024, 2044)];
+    endure(&base, &Damage { name: "superblock, checksum right", places, nothing_lost: true, fix: true });
+    let mut places = bitmaps(&base, 64);
+    places.push(Extent::new(2048, 2048 + 192));
+    endure(&base, &Damage { name: "descriptors and bitmaps", places, nothing_lost: true, fix: false });
+}
+
+#[test]
+fn other_ext_volumes_lose_nothing_by_damage() {
+    for options in [
+        "-t ext4 -O ^metadata_csum,uninit_bg,^64bit -J size=1",
+        "-t ext4 -O bigalloc,^metadata_csum -C 4096 -J size=1",
+        "-t ext3 -O meta_bg,^resize_inode -J size=1",
+    ] {
+        let base = ext(options);
+        let mut places = bitmaps(&base, if options.contains("^64bit") || options.contains("ext3") { 32 } else { 64 });
+        places.extend([Extent::new(1024, 1400), Extent::new(2048, 2048 + 192)]);
+        endure(&base, &Damage { name: options, places, nothing_lost: true, fix: false });
+    }
+}
+
+#[test]
+fn damage_to_a_waiting_journal_loses_nothing() {
+    let bench = Bench::new();
+    let image = bench.path("image");
+    fs::write(&image, ext("-t ext4 -J size=1")).unwrap();
+    let base = fs::read(&image).unwrap();
+    let bitmap = bitmaps(&base, 64)[0];
+    let mut full = base[usize::try_from(bitmap.start).unwrap()..usize::try_from(bitmap.end).unwrap()].to_vec();
+    full[600..700].fill(0xff);
+    fs::write(bench.path("full"), full).unwrap();
+    let commands = format!("jo -c -v 3\njw -b {},5000,5001 {}\njc\n", bitmap.start / 1024, bench.path("three"));
+    let three = [fs::read(bench.path("full")).unwrap(), vec![1; 2048]].concat();
+    fs::write(bench.path("three"), three).unwrap();
+    fs::write(bench.path("commands"), commands).unwrap();
+    run("debugfs", &["-w", "-f", &bench.path("commands"), &image]);
+    let listed = run("debugfs", &["-R", "blocks <8>", &image]);
+    let log = listed.split_whitespace().map(|block| block.parse::<u64>().unwrap()).take(6);
+    let places = log.map(|block| blocks(block, 1)).collect();
+    let base = fs::read(&image).unwrap();
+    endure(&base, &Damage { name: "journal", places, nothing_lost: true, fix: false });
+}
+
+#[test]
+fn damaged_inodes_and_extent_trees_do_no_harm() {
+    let base = ext("-t ext4 -O ^metadata_csum -J size=1");
+    let word = |at: usize| u64::from(u32::from_le_bytes(base[at..at + 4].try_into().unwrap()));
+    let places = vec![blocks(word(2048 + 8), 20)];
+    endure(&base, &Damage { name: "inode table", places, nothing_lost: true, fix: false });
+}
+
+#[test]
+fn damaged_fat_volumes_do_no_harm() {
+    for (options, len) in [("-F 12", 4 * MIB), ("-F 16 -s 1", 12 * MIB), ("-F 32 -s 1", 40 * MIB)] {
+        let bench = Bench::new();
+        let base = fs::read(fat::make(&bench, options, len)).unwrap();
+        let sector = |at: usize| u64::from(u16::from_le_bytes([base[at], base[at + 1]]));
+        let start = sector(14) * 512;
+        let places = vec![Extent::new(start, start + 1500)];
+        endure(&base, &Damage { name: options, places, nothing_lost: true, fix: false });
+        let places = vec![Extent::new(3, 90), Extent::new(11, 64), Extent::new(start, start + 1500)];
+        endure(&base, &Damage { name: options, places, nothing_lost: false, fix: false });
+    }
+}
