@@ -71,6 +71,7 @@ need_rust() {
   want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo/Cargo.toml")
   have=$(cargo --version 2>/dev/null | awk '{ print $2 }') || true
   [ -n "$have" ] && dpkg --compare-versions "$have" ge "$want" && return
+  [ -n "$have" ] || ! present cargo || die "cargo does not run: $(cargo --version 2>&1 | head -n 1)"
   [ -z "$have" ] || die "cargo is $have, $want or newer is needed: update it (rustup update), or remove it to get Debian's"
   [ -n "$(apt-cache policy cargo 2>/dev/null)" ] || apt_get update || true
   if packaged cargo "$want"; then need cargo=cargo rustc=rustc rustfmt=rustfmt cargo-clippy=rust-clippy
