@@ -73,7 +73,7 @@ need_rust() {
   [ -n "$have" ] && dpkg --compare-versions "$have" ge "$want" && return
   [ -n "$have" ] || ! present cargo || die "cargo does not run: $(cargo --version 2>&1 | head -n 1)"
   [ -z "$have" ] || die "cargo is $have, $want or newer is needed: update it (rustup update), or remove it to get Debian's"
-  [ -n "$(apt-cache policy cargo 2>/dev/null)" ] || apt_get update || true
+  packaged cargo "$want" || packaged cargo-web "$want" || apt_get update || true
   if packaged cargo "$want"; then need cargo=cargo rustc=rustc rustfmt=rustfmt cargo-clippy=rust-clippy
   elif packaged cargo-web "$want"; then need cargo=cargo-web rustc=rustc-web rustfmt=rustfmt-web cargo-clippy=rust-web-clippy
   else die "cargo $want or newer is needed and this release packages none: install it with rustup"; fi
@@ -82,7 +82,7 @@ need_rust() {
 # packaged NAME VERSION: could apt install NAME, at least as new as VERSION?
 packaged() {
   local candidate
-  candidate=$(apt-cache policy "$1" | awk '/Candidate:/ { print $2 }')
+  candidate=$(apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ { print $2 }')
   [ -n "$candidate" ] && [ "$candidate" != "(none)" ] && dpkg --compare-versions "$candidate" ge "$2"
 }
 
