@@ -559,7 +559,7 @@ impl State {
         if self.disks.stale { self.load_disks() } else { self.measure_next() }
     }
 
-    /// Looks closely at the next disk that nobody uses, one at a time, while somebody looks at the disks.
+    /// Looks closely at the next disk, one at a time, while somebody looks at the disks.
     fn measure_next(&mut self) -> Vec<Effect> {
         let looking = matches!(self.screen, Screen::Home | Screen::Details);
         if !looking || self.disks.measuring.is_some() {
@@ -567,9 +567,7 @@ impl State {
         }
         let Some(list) = self.disks.list.ready() else { return Vec::new() };
         let next = list.iter().find(|view| {
-            view.error.is_none()
-                && view.in_use.is_empty()
-                && self.disks.measured.iter().all(|(identity, _)| *identity != view.identity)
+            view.error.is_none() && self.disks.measured.iter().all(|(identity, _)| *identity != view.identity)
         });
         let next = next.map(|view| view.identity.clone());
         self.disks.measuring.clone_from(&next);

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     block::DiskRef,
     job::{
-        Cancel, Job, Monitor, Plan, Report, plan,
+        Cancel, Job, Monitor, Plan, Report,
+        plan::{self, chain},
         stores::{self, Access, FoundStore},
         survey,
         view::{DiskView, PlanView, StoreView},
@@ -60,11 +61,11 @@ impl Backend for Machine {
     }
 
     fn disks(&self) -> Result<Vec<DiskView>, String> {
-        survey::disks().map_err(|error| chain(&error))
+        survey::disks().map_err(|error| error.to_string())
     }
 
     fn measure(&self, path: &str) -> Result<DiskView, String> {
-        survey::disk(&DiskRef::Path(path.to_owned()), None).map_err(|error| chain(&error))
+        survey::disk(&DiskRef::Path(path.to_owned()), None).map_err(|error| error.to_string())
     }
 
     fn places(&self) -> Result<Vec<Place>, String> {
@@ -116,7 +117,7 @@ impl Backend for Machine {
     }
 
     fn images(&self, store: &Path) -> Result<StoreView, String> {
-        survey::images(store).map_err(|error| chain(&error))
+        survey::images(store).map_err(|error| error.to_string())
     }
 
     fn plan(&self, job: &Job, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Box<dyn Planned>, plan::Error> {
@@ -169,17 +170,6 @@ fn store_in(root: &Path) -> Option<PathBuf> {
     folders.into_iter().next()
 }
 
-/// Joins an error and its causes into one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        line = format!("{line}: {cause}");
-        next = cause.source();
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,12 +187,5 @@ mod tests {
         fs::write(root.path().join(STORE_FILE), "{}").unwrap();
         assert_eq!(store_in(root.path()), Some(root.path().to_owned()));
         assert_eq!(store_in(&root.path().join("nowhere")), None);
-    }
-
-    #[test]
-    fn an_error_is_told_with_its_causes() {
-        let source = std::io::Error::other("no medium");
-        let error = crate::block::Error::Sync { disk: "/dev/sdz".to_owned(), source };
-        assert!(chain(&error).ends_with(": no medium"), "{}", chain(&error));
     }
 }

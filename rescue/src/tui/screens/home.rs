@@ -10,7 +10,7 @@ use crate::{
         app::{Load, State},
         text,
         widgets::{
-            cut,
+            cut, cut_front,
             diskbar::{self, Look},
             first_shown, fit, put, put_all, right, rows, rule, width, wrap,
         },
@@ -173,7 +173,8 @@ fn heading(state: &State, buffer: &mut Buffer, area: Rect, disk: &DiskView, mark
     let flags = if flags.is_empty() { String::new() } else { format!("[{}]", flags.join(", ")) };
     let columns = usize::from(area.width);
     let path = text::clean(&identity.path);
-    let path = fit(&path, width(&path).clamp(12, 24));
+    // The end of a long path tells more than its start.
+    let path = fit(&cut_front(&path, 24), width(&path).clamp(12, 24));
     let size = right(&Bytes(identity.len).to_string(), 9);
     let transport = fit(&identity.transport.to_string(), 7);
     let fixed = 2 + width(&path) + 1 + 9 + 2 + 7 + 1;
@@ -192,15 +193,6 @@ fn heading(state: &State, buffer: &mut Buffer, area: Rect, disk: &DiskView, mark
     let flag_style = if unfit.is_some() { theme.bad } else { theme.warn };
     let tail_pieces = [(flags.as_str(), flag_style), (" ", style), (serial.as_str(), theme.dim)];
     put_all(buffer, area, u16::try_from(tail).unwrap_or(0), 0, &tail_pieces);
-}
-
-/// Cuts at the front: the end of a serial number is what has to be typed.
-fn cut_front(text: &str, columns: usize) -> String {
-    if width(text) <= columns {
-        return text.to_owned();
-    }
-    let reversed: String = text.chars().rev().collect();
-    cut(&reversed, columns).chars().rev().collect()
 }
 
 /// Says in a line what kind of disk it is.

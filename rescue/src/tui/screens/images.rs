@@ -9,7 +9,7 @@ use crate::{
     tui::{
         app::{Load, State},
         text,
-        widgets::{cut, first_shown, fit, put, right, rows, rule, wrap},
+        widgets::{cut, cut_front, first_shown, fit, put, right, rows, rule, wrap},
     },
     units::Bytes,
 };
@@ -68,7 +68,7 @@ fn line(image: &ImageView) -> String {
     columns(&[
         text::when(&image.created),
         image.machine.as_deref().map(text::clean).unwrap_or_default(),
-        text::clean(model.unwrap_or(&image.identity.path)),
+        model.map_or_else(|| cut_front(&text::clean(&image.identity.path), 18), text::clean),
         Bytes(image.bytes).to_string(),
         if partial { format!("{} {label}", text::PARTIAL_MARK) } else { label },
     ])

@@ -109,8 +109,7 @@ fn a_disk_is_looked_at_closely_once_it_is_shown() {
     rig.keys("<Enter>");
     rig.at(Screen::Details).shows("serial S4EVNX0M802034K").shows("sectors of 512 bytes");
     rig.keys("<Down><Down>");
-    // A disk in use is left alone.
-    rig.shows("sdb1 is mounted at /media/backup").shows("the backup header is damaged").shows("▒▒▒");
+    rig.shows("sdb1 is mounted at /media/backup").shows("the backup header is damaged");
     rig.keys("<Esc>");
     rig.at(Screen::Home);
 }

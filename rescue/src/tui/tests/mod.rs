@@ -3,6 +3,7 @@
 mod engine;
 mod flows;
 mod pages;
+mod real;
 mod refusals;
 
 use std::time::Duration;

@@ -60,6 +60,16 @@ pub fn clip(text: &str, columns: usize) -> String {
     out
 }
 
+/// Cuts `text` at its front: the end of a path tells more, and the end of a serial number is what has to be typed.
+#[must_use]
+pub fn cut_front(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let reversed: String = text.chars().rev().collect();
+    cut(&reversed, columns).chars().rev().collect()
+}
+
 /// Breaks `text` into lines of at most `columns`, at spaces where there are some.
 #[must_use]
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
