@@ -119,6 +119,12 @@ fn what(region: &RegionView) -> String {
     }
 }
 
+/// Shows a time of the form `2026-11-23T15:46:25.123456Z` without its fraction.
+fn seconds(time: &str) -> String {
+    let whole = time.split('.').next().unwrap_or(time);
+    Escaped(whole.trim_end_matches('Z')).to_string().replace('T', " ")
+}
+
 /// Writes the list of images.
 #[must_use]
 pub fn images(store: &StoreView) -> String {
@@ -138,7 +144,7 @@ pub fn images(store: &StoreView) -> String {
             out,
             "{:<10} {:<20} {:<18} {:<24} {:>9} {:>9} {:>9}  {}{partial}",
             image.id.chars().take(8).collect::<String>(),
-            Escaped(&image.created).to_string(),
+            seconds(&image.created),
             Escaped(image.machine.as_deref().unwrap_or("-")).to_string(),
             Escaped(&image.disk).to_string(),
             Bytes(image.bytes).to_string(),

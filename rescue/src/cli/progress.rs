@@ -161,7 +161,7 @@ mod tests {
         let progress = Progress { done: 1 << 30, total: 4 << 30, stored: 1 << 20 };
         assert_eq!(
             line(Phase::Capturing, progress, Duration::from_secs(4)),
-            "capturing              [#######.....................]  1.00 GiB of  4.00 GiB   256 MiB/s  0:12 left  1.00 MiB new"
+            "capturing              [#######.....................]  1.00 GiB of  4.00 GiB    256 MiB/s  0:12 left  1.00 MiB new"
         );
         assert!(line(Phase::Syncing, Progress::default(), Duration::ZERO).contains("############################"));
     }

@@ -66,7 +66,7 @@ impl CapturePlan {
         let analysis = analyse(disk.as_ref())?;
         let warnings = warnings(&job.store, &analysis)?;
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let planning = Stage { phase: Phase::Planning, bytes: disk.len(), millis };
+        let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
         Ok(Self { job: job.clone(), disk, analysis, planning, warnings })
     }
 
@@ -426,10 +426,10 @@ impl<'a> Slots<'a> {
     }
 }
 
-/// Returns the time, RFC 3339 in UTC, in whole seconds.
+/// Returns the time, RFC 3339 in UTC. Finer than seconds: "latest" must be one image.
 fn now() -> String {
     let now = jiff::Timestamp::now();
-    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
+    now.round(jiff::Unit::Microsecond).unwrap_or(now).to_string()
 }
 
 /// Returns what to call this machine: its host name, or what its firmware says where it has none.

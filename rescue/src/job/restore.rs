@@ -124,7 +124,7 @@ impl RestorePlan {
                 identity.path,
                 Bytes(identity.len),
                 Escaped(source.model.as_deref().unwrap_or(&source.path)),
-                self.manifest.created
+                self.manifest.created.split('.').next().unwrap_or_default()
             ),
             disk: Some(identity.clone()),
             steps,
