@@ -388,3 +388,52 @@ fn what_is_unusual_is_said() {
         assert!(says(&layout, what), "{what}: {:#?}", layout.problems);
     }
 }
+
+#[test]
+fn the_usable_sectors_end_before_the_new_backup() {
+    let spec = GptSpec::new(B512, SECTORS);
+    let (disk, _) = moved(&read(&spec.build(), B512).unwrap(), spec.len() * 2);
+    let last_usable = |lba: u64| u64::from_le_bytes(bytes_at(&disk, lba * 512 + 48, 8).try_into().unwrap());
+    assert_eq!((last_usable(1), last_usable(2 * SECTORS - 1)), (2 * SECTORS - 34, 2 * SECTORS - 34));
+}
+
+#[test]
+fn a_protective_entry_that_makes_room_for_hybrid_ones_does_not_grow_over_them() {
+    let spec = GptSpec::new(B512, SECTORS);
+    for (name, protective, hybrid, grown) in [
+        ("in front", (1, 2047, 0xee), (2048, 2048, 0x83), 2047),
+        ("to the end", (1, SECTORS as u32 - 1, 0xee), (2048, 2048, 0x83), 2 * SECTORS as u32 - 1),
+    ] {
+        let mut disk = spec.build();
+        disk.put(0, &build::boot_record(B512, 0, &[protective, hybrid])).unwrap();
+        let (_, back) = moved(&read_sane(&disk, B512).unwrap(), spec.len() * 2);
+        let entries = mbr::entries(&back.pieces[0].bytes).unwrap();
+        assert_eq!((entries[0].size, entries[1].start, entries[1].size), (grown, 2048, 2048), "{name}");
+    }
+}
+
+#[test]
+fn the_backup_entries_stay_where_they_are_when_partitions_reach_the_end() {
+    // The backup entries lie in front of a partition that ends right before the backup header.
+    let spec = GptSpec { partitions: vec![(1, 4096, SECTORS - 2)], ..GptSpec::new(B512, SECTORS) };
+    let mut disk = spec.build();
+    let array = bytes_at(&disk, spec.offset(2), 32 * 512);
+    disk.put(spec.offset(2100), &array).unwrap();
+    for lba in [1, spec.last()] {
+        poke(&mut disk, spec.offset(lba) + 48, SECTORS - 2, 8);
+        poke(&mut disk, spec.offset(spec.last()) + 72, 2100, 8);
+        seal(&mut disk, B512, lba);
+    }
+    disk.put(spec.offset(spec.backup_array()), &[0; 32 * 512]).unwrap();
+    let layout = read_sane(&disk, B512).unwrap();
+    assert_eq!(layout.problems, []);
+    for (more, place) in [(1, 2100), (31, 2100), (32, SECTORS - 1), (1000, SECTORS + 1000 - 33)] {
+        let (_, back) = moved(&layout, spec.len() + more * 512);
+        assert_eq!(back.problems, [], "{more}");
+        assert_eq!(back.piece(PieceKind::BackupEntries).unwrap().offset, spec.offset(place), "{more}");
+        assert_eq!(back.partitions, layout.partitions, "{more}");
+    }
+    flip(&mut disk, spec.offset(2100), 1);
+    let layout = read_sane(&disk, B512).unwrap();
+    assert!(matches!(for_target(&layout, spec.len() + 512), Err(Error::Refused(_))), "no old place to go back to");
+}
