@@ -59,9 +59,26 @@ pub(super) fn superseded(layout: &Layout, new_len: u64) -> Vec<Extent> {
     let Ok(pieces) = for_target(layout, new_len) else { return Vec::new() };
     let is_backup = |kind| matches!(kind, PieceKind::BackupHeader | PieceKind::BackupEntries);
     let old = layout.pieces.iter().filter(|piece| is_backup(piece.kind)).map(TablePiece::range);
-    let partitions: ExtentSet = layout.partitions.iter().map(|partition| partition.range).collect();
+    let mut partitions: ExtentSet = layout.partitions.iter().map(|partition| partition.range).collect();
+    for claimed in claimed(layout).unwrap_or_default() {
+        partitions.insert(claimed);
+    }
     let written: ExtentSet = pieces.iter().map(TablePiece::range).collect();
     old.collect::<ExtentSet>().subtract(&partitions).subtract(&written).iter().collect()
+}
+
+/// Lists what the entries claim on the old disk. A layout made from an image lists only partitions that are regions of
+/// their own; overlapping ones are known to the table alone.
+fn claimed(layout: &Layout) -> Result<Vec<Extent>, Error> {
+    let rehearsal = Sparse::with_pieces(layout.disk_len, &layout.pieces)?;
+    let sectors = Sectors::new(&rehearsal, layout.sector_size);
+    let copies = Copies::find(&sectors)?;
+    let Some((_, header, array)) = copies.best() else { return Ok(Vec::new()) };
+    let range = |entry: gpt::Entry| {
+        let start = sectors.offset(Lba(entry.first_lba));
+        Extent::new(start, sectors.offset(Lba(entry.last_lba.saturating_add(1))))
+    };
+    Ok(gpt::entries(header, array).into_iter().map(range).collect())
 }
 
 /// Where everything goes on the larger disk.

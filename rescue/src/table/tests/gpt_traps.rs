@@ -336,7 +336,9 @@ fn the_old_backup_is_named_for_clearing_and_partitions_are_not_touched() {
     let over = GptSpec { partitions: vec![(1, 2048, SECTORS - 1)], ..spec.clone() };
     let layout = read_sane(&over.build(), B512).unwrap();
     assert!(says(&layout, "partition 1 lies over the partition table"), "{:?}", layout.problems);
+    let unlisted = Layout { partitions: Vec::new(), ..layout.clone() };
     assert_eq!(superseded(&layout, spec.len() * 2), []);
+    assert_eq!(superseded(&unlisted, spec.len() * 2), [], "an image does not list it, its table does");
 }
 
 #[test]
