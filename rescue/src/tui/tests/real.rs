@@ -131,7 +131,7 @@ fn a_file_is_imaged_and_restored_by_keys() {
     screens.wait(Screen::Targets, "target.raw");
     screens.press(KeyCode::Down);
     screens.press(KeyCode::Enter);
-    screens.wait(Screen::Plan, "Enter asks for a confirmation");
+    screens.wait(Screen::Plan, "Enter asks for the confirmation");
     screens.press(KeyCode::Enter);
     screens.wait(Screen::Confirm, "Type");
     screens.press(KeyCode::Enter);
