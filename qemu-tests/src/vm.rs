@@ -209,7 +209,7 @@ impl Machine {
     /// Adds the words of an unattended job that reports on the report port and then powers off.
     #[must_use]
     pub fn job(self, words: &str) -> Self {
-        self.kernel_words(&format!("{words} rescue.report=ttyS1 rescue.then=poweroff"))
+        self.kernel_words(&format!("{words} rescue.report=ttyS1 rescue.then=poweroff rescue.failed=poweroff"))
     }
 
     /// Sets the longest time from start to power-off.

@@ -9,7 +9,8 @@
 //! rescue.level=N  rescue.note=TEXT    capture: zstd level 1 to 19; a note kept with the image
 //! rescue.report=PORT                  JSON lines go there: ttyS1, hvc0, /dev/virtio-ports/NAME
 //! rescue.then=poweroff|reboot|stay    what follows the result; default stay
-//! rescue.failed=poweroff|reboot|stay  what follows a result that is not COMPLETE; default as rescue.then
+//! rescue.failed=poweroff|reboot|stay  what follows a result that is not COMPLETE; default stay:
+//!                                    nobody must take a machine that is off for one that was imaged
 //! rescue.wait=SECONDS                 how long disk and store may take to appear; default 30
 //! ```
 //!
@@ -165,7 +166,7 @@ pub fn parse(line: &str) -> Parsed {
         }
     }
     let then = keys.end("then").unwrap_or_default();
-    let failed = keys.end("failed").unwrap_or(then);
+    let failed = keys.end("failed").unwrap_or(Then::Stay);
     let report = keys.take("report");
     let wait = Duration::from_secs(keys.number("wait", 0..=MAX_WAIT).unwrap_or(30));
     let job = keys.take("job");
@@ -346,7 +347,7 @@ mod tests {
                 note: Some("before the update".to_owned()),
             })
         );
-        assert_eq!((parsed.then, parsed.failed, parsed.wait), (Then::Poweroff, Then::Poweroff, Duration::from_secs(5)));
+        assert_eq!((parsed.then, parsed.failed, parsed.wait), (Then::Poweroff, Then::Stay, Duration::from_secs(5)));
         assert_eq!(parsed.report.as_deref(), Some("ttyS1"));
     }
 

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{failure::panic_text, plan::Error};
+use super::{error::Error, failure::panic_text};
 use crate::{
     block::{Disk, ReadAt, Window},
     escape::Escaped,

@@ -15,9 +15,9 @@ use super::{
     Cancel, CaptureJob, Monitor, Phase,
     analysis::{Analysis, analyse, region_name},
     chunks::{self, Runs},
+    error::Error,
     failure::Failure,
     meter::Meter,
-    plan::Error,
     report::{Draft, Outcome, Report, Stage},
     salvage,
     view::{PlanView, Step},
@@ -182,7 +182,7 @@ fn warnings(store: &Path, analysis: &Analysis) -> Result<Vec<String>, Error> {
         return Err(Error::Refused(format!("{} is not a folder", store.display())));
     }
     if store.join("rescue-store.json").exists() {
-        Store::open(store).map_err(|e| Error::Refused(super::plan::chain(&e)))?;
+        Store::open(store).map_err(|e| Error::Refused(super::error::chain(&e)))?;
     }
     let existing = store.ancestors().find(|path| path.exists() && !path.as_os_str().is_empty());
     let existing = existing.unwrap_or(Path::new("."));

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::plan::Error;
+use super::error::Error;
 
 /// Holds the first error that was set.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::plan::Error;
+use super::error::Error;
 use crate::block::{DiskRef, Identity, discovery};
 
 /// Refuses a target that lies in the store it would be restored from.

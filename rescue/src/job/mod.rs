@@ -8,6 +8,7 @@ pub mod analysis;
 pub mod cancel;
 mod capture;
 mod chunks;
+mod error;
 mod failure;
 mod guard;
 mod meter;
@@ -125,9 +126,9 @@ impl From<ImageRef> for String {
 }
 
 /// Loads the image a job names.
-fn load_image(store: &Store, image: &ImageRef) -> Result<Manifest, plan::Error> {
+fn load_image(store: &Store, image: &ImageRef) -> Result<Manifest, error::Error> {
     let name: String = image.clone().into();
-    store.load(&name).map_err(|error| plan::Error::failed("loading the image", &error))
+    store.load(&name).map_err(|error| error::Error::failed("loading the image", &error))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Job, Monitor, Phase, plan};
+use super::{Event, Job, Monitor, Phase, error};
 
 /// How a job ended: a value, never a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ impl Report {
 
     /// Returns the report of a job that could not be planned or was not confirmed.
     #[must_use]
-    pub fn not_run(job: &Job, error: &plan::Error) -> Self {
+    pub fn not_run(job: &Job, error: &error::Error) -> Self {
         let (name, disk) = match job {
             Job::Capture(job) => ("capture", job.disk.to_string()),
             Job::Restore(job) => ("restore", job.disk.to_string()),
@@ -98,7 +98,7 @@ impl Report {
         Self::failed(name, disk, error)
     }
 
-    pub(super) fn failed(job: &str, disk: String, error: &plan::Error) -> Self {
+    pub(super) fn failed(job: &str, disk: String, error: &error::Error) -> Self {
         let mut report = Self::empty(job);
         report.disk = disk;
         report.fail(error);
@@ -122,9 +122,9 @@ impl Report {
         }
     }
 
-    fn fail(&mut self, error: &plan::Error) {
+    fn fail(&mut self, error: &error::Error) {
         self.outcome = Outcome::Failed;
-        self.refused = matches!(error, plan::Error::Refused(_));
+        self.refused = matches!(error, error::Error::Refused(_));
         self.error = Some(error.to_string());
     }
 }
@@ -149,7 +149,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Ends the report with what the job came to.
-    pub fn finish(mut self, result: Result<Outcome, plan::Error>) -> Report {
+    pub fn finish(mut self, result: Result<Outcome, error::Error>) -> Report {
         match result {
             Ok(outcome) => self.report.outcome = outcome,
             Err(error) => self.report.fail(&error),

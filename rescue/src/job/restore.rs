@@ -13,9 +13,9 @@ use std::time::Instant;
 use super::{
     Cancel, Monitor, Phase, RestoreJob,
     analysis::{read_layout, region_name},
+    error::Error,
     guard,
     meter::Meter,
-    plan::Error,
     report::{Draft, Outcome, Report, Stage},
     view::{Confirm, PlanView, Step},
 };
@@ -80,7 +80,7 @@ impl RestorePlan {
             )));
         }
         let pieces = table::for_target(&layout_of(&manifest), target.len())
-            .map_err(|error| Error::Refused(super::plan::chain(&error)))?;
+            .map_err(|error| Error::Refused(super::error::chain(&error)))?;
         let late = late::extents(&manifest, &pieces, target.len());
         let warnings = warnings(&manifest, target.as_ref());
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -160,7 +160,7 @@ impl RestorePlan {
         if let Err(error) = self.target.reread_table() {
             draft.problem(format!(
                 "the kernel did not read the new table ({}); it will after the next start",
-                super::plan::chain(&error)
+                super::error::chain(&error)
             ));
         }
         Ok(match self.manifest.state {
@@ -212,14 +212,14 @@ impl RestorePlan {
                 Ok(bytes) => parts.push((extent.start, bytes)),
                 Err(error) => {
                     return draft
-                        .problem(format!("the old ends of the target were not kept: {}", super::plan::chain(&error)));
+                        .problem(format!("the old ends of the target were not kept: {}", super::error::chain(&error)));
                 }
             }
         }
         let pieces: Vec<(u64, &[u8])> = parts.iter().map(|(offset, bytes)| (*offset, bytes.as_slice())).collect();
         // A store on a read-only medium is no reason not to restore from it.
         if let Err(error) = self.store.save_undo(&describe(self.target.identity()), &pieces) {
-            draft.problem(format!("the old ends of the target were not kept: {}", super::plan::chain(&error)));
+            draft.problem(format!("the old ends of the target were not kept: {}", super::error::chain(&error)));
         }
     }
 

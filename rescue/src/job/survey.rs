@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     analysis::{analyse, read_layout},
-    plan::{self, chain},
+    error::{self, chain},
     view::{DiskView, ImageView, RegionView, StoreView},
 };
 use crate::{
@@ -22,8 +22,8 @@ use crate::{
 /// Lists the disks of the machine with their tables and file systems. `used` of regions is left out: it takes long.
 ///
 /// # Errors
-/// [`plan::Error::Failed`] when sysfs cannot be read. A disk that cannot be read is listed with its error.
-pub fn disks() -> Result<Vec<DiskView>, plan::Error> {
+/// [`error::Error::Failed`] when sysfs cannot be read. A disk that cannot be read is listed with its error.
+pub fn disks() -> Result<Vec<DiskView>, error::Error> {
     let found = discovery::disks()?;
     Ok(found.into_iter().filter(|disk| disk.class == DiskClass::Disk).map(glance).collect())
 }
@@ -98,8 +98,8 @@ fn tell_table(view: &mut DiskView, layout: &Layout, error: Option<String>) {
 /// Looks at one disk, allocation maps included.
 ///
 /// # Errors
-/// [`plan::Error`] when it cannot be opened.
-pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<DiskView, plan::Error> {
+/// [`error::Error`] when it cannot be opened.
+pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<DiskView, error::Error> {
     let open = open::open_look(disk, sector_size)?;
     let known = discovery::disks().unwrap_or_default();
     let known = known.into_iter().find(|info| info.identity.path == open.identity().path);
@@ -128,10 +128,10 @@ pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<DiskView,
 /// Lists the images of a store, newest first.
 ///
 /// # Errors
-/// [`plan::Error`] when there is no store, or it is of a kind this program cannot read.
-pub fn images(store: &Path) -> Result<StoreView, plan::Error> {
-    let store = Store::open(store).map_err(|error| plan::Error::failed("opening the store", &error))?;
-    let listed = store.images().map_err(|error| plan::Error::failed("listing the images", &error))?;
+/// [`error::Error`] when there is no store, or it is of a kind this program cannot read.
+pub fn images(store: &Path) -> Result<StoreView, error::Error> {
+    let store = Store::open(store).map_err(|error| error::Error::failed("opening the store", &error))?;
+    let listed = store.images().map_err(|error| error::Error::failed("listing the images", &error))?;
     let mut images = Vec::new();
     let mut problems: Vec<String> = store.problems().iter().map(ToString::to_string).collect();
     for entry in listed {

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::{
-    Cancel, Monitor, Phase, VerifyJob, load_image,
+    Cancel, Monitor, Phase, VerifyJob,
+    error::Error,
+    load_image,
     meter::Meter,
-    plan::Error,
     report::{Draft, Outcome, Report, Stage},
     view::PlanView,
 };

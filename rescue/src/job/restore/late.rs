@@ -6,7 +6,7 @@ use super::RestorePlan;
 use crate::{
     block::{self, TargetDisk},
     extent::{Extent, ExtentSet},
-    job::{Monitor, Phase, meter::Meter, plan::Error, report::Draft},
+    job::{Monitor, Phase, error::Error, meter::Meter, report::Draft},
     store::Manifest,
     table::TablePiece,
     units::MIB,

@@ -6,7 +6,7 @@ use super::{RestorePlan, write::Batch};
 use crate::{
     block::buffer::AlignedBuf,
     extent::{Extent, ExtentSet},
-    job::{Cancel, Monitor, Phase, failure::Failure, meter::Meter, plan::Error, report::Draft},
+    job::{Cancel, Monitor, Phase, error::Error, failure::Failure, meter::Meter, report::Draft},
     store::ChunkId,
     units::MIB,
 };

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::{RestorePlan, late::Held};
 use crate::{
     extent::{Extent, ExtentSet},
-    job::{Cancel, Monitor, Phase, chunks, failure::Failure, meter::Meter, plan::Error, report::Draft},
+    job::{Cancel, Monitor, Phase, chunks, error::Error, failure::Failure, meter::Meter, report::Draft},
     store::{ChunkId, manifest::ChunkRun},
 };
 
