@@ -91,12 +91,29 @@ fn analyse_region(disk: &dyn Disk, layout: &Layout, region: Region, table_error:
             None => (None, survey(&window)),
         },
         RegionKind::Partition(number) => {
-            (layout.partitions.iter().find(|p| p.number == number).cloned(), survey(&window))
+            let partition = layout.partitions.iter().find(|p| p.number == number).cloned();
+            let survey = match partition.as_ref().and_then(volume_manager) {
+                Some(owner) => Survey::whole(len, None, format_args!("kept whole: it belongs to {owner}")),
+                None => survey(&window),
+            };
+            (partition, survey)
         }
     };
     // Disks are read and written in whole sectors.
     survey.allocated = survey.allocated.round_out(layout.sector_size.bytes(), len);
     RegionAnalysis { region, partition, survey }
+}
+
+/// Partition types whose contents a volume manager lays out: an old file system's superblock may still lie in them.
+const VOLUME_MANAGERS: [(&str, &str); 4] = [
+    ("0x42", "a Windows dynamic disk"),
+    ("5808c8aa-7e8f-42e0-85d2-e1e90434cfb3", "a Windows dynamic disk"),
+    ("af9b60a0-1431-4f62-bc68-3311714a69ad", "a Windows dynamic disk"),
+    ("e75caf8f-f680-4cee-afa3-b001e56efc2d", "Windows storage spaces"),
+];
+
+fn volume_manager(partition: &Partition) -> Option<&'static str> {
+    VOLUME_MANAGERS.iter().find(|(id, _)| *id == partition.type_id).map(|(_, owner)| *owner)
 }
 
 /// Surveys a region; a reader that panics on what it holds counts as one that does not know it.

@@ -38,6 +38,8 @@ pub struct RestorePlan {
     target: Box<dyn TargetDisk>,
     /// The table's bytes for this target.
     pieces: Vec<TablePiece>,
+    /// Where the source's backup GPT was and this target must have none.
+    superseded: Vec<Extent>,
     /// Bytes of the disk that are written after everything else: the boot area and the tables.
     late: ExtentSet,
     planning: Stage,
@@ -79,13 +81,15 @@ impl RestorePlan {
                 Bytes(manifest.unreadable.total())
             )));
         }
-        let pieces = table::for_target(&layout_of(&manifest), target.len())
-            .map_err(|error| Error::Refused(super::error::chain(&error)))?;
-        let late = late::extents(&manifest, &pieces, target.len());
+        let layout = layout_of(&manifest);
+        let pieces = table::for_target(&layout, target.len());
+        let pieces = pieces.map_err(|error| Error::Refused(super::error::chain(&error)))?;
+        let superseded = table::superseded(&layout, target.len());
+        let late = late::extents(&pieces, &superseded, target.len());
         let warnings = warnings(&manifest, target.as_ref());
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
-        Ok(Self { store, manifest, target, pieces, late, planning, warnings })
+        Ok(Self { store, manifest, target, pieces, superseded, late, planning, warnings })
     }
 
     fn allocated(&self) -> u64 {

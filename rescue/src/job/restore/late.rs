@@ -7,7 +7,6 @@ use crate::{
     block::{self, TargetDisk},
     extent::{Extent, ExtentSet},
     job::{Monitor, Phase, error::Error, meter::Meter, report::Draft},
-    store::Manifest,
     table::TablePiece,
     units::MIB,
 };
@@ -18,12 +17,11 @@ const BOOT_AREA: u64 = MIB;
 /// Bytes of late extents that came out of chunks, by offset on the disk.
 pub(super) type Held = BTreeMap<u64, Vec<u8>>;
 
-/// Returns the bytes of the target that are written late: its boot area, and every place a table was or will be.
-pub(super) fn extents(manifest: &Manifest, pieces: &[TablePiece], target_len: u64) -> ExtentSet {
-    let pieces = manifest.pieces.iter().chain(pieces).filter_map(|piece| {
-        Extent::with_len(piece.offset, piece.bytes.len() as u64).map(|e| e.intersect(Extent::new(0, target_len)))
-    });
-    pieces.chain([boot_area(target_len)]).collect()
+/// Returns the bytes of the target that are written late: its boot area, and every place of the table, old or new.
+pub(super) fn extents(pieces: &[TablePiece], superseded: &[Extent], target_len: u64) -> ExtentSet {
+    let disk = Extent::new(0, target_len);
+    let pieces = pieces.iter().map(TablePiece::range).chain(superseded.iter().copied());
+    pieces.map(|range| range.intersect(disk)).chain([boot_area(target_len)]).collect()
 }
 
 fn boot_area(target_len: u64) -> Extent {
@@ -78,20 +76,15 @@ impl RestorePlan {
         for (offset, bytes) in &held {
             overlay(&mut parts, *offset, bytes);
         }
-        for piece in self.moved_pieces() {
+        for place in &self.superseded {
             // A second backup in the middle of a larger disk would be found by the next tool that looks for one.
-            overlay(&mut parts, piece.offset, &vec![0; piece.bytes.len()]);
+            let zeros = vec![0; usize::try_from(place.len()).map_err(|_| too_large(*place))?];
+            overlay(&mut parts, place.start, &zeros);
         }
         for piece in &self.pieces {
             overlay(&mut parts, piece.offset, &piece.bytes);
         }
         Ok(parts)
-    }
-
-    /// Lists the parts of the source's table that have another place on this target.
-    fn moved_pieces(&self) -> impl Iterator<Item = &TablePiece> {
-        let stays = |old: &TablePiece| self.pieces.iter().any(|new| new.kind == old.kind && new.offset == old.offset);
-        self.manifest.pieces.iter().filter(move |old| !stays(old))
     }
 }
 

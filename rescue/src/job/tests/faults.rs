@@ -34,6 +34,16 @@ fn unreadable_sectors_make_a_partial_image_that_names_them() {
 }
 
 #[test]
+fn a_disk_whose_first_or_last_sector_is_bad_is_captured_all_the_same() {
+    let bench = Bench::new();
+    for bad in [Extent::new(0, 512), Extent::new(512, 1024), Extent::new(DISK - 512, DISK)] {
+        let report = bench.capture(FaultyDisk::new(bench.source()).bad_at(Kind::Read, bad));
+        assert_eq!((report.outcome, report.error), (Outcome::Partial, None), "{bad}");
+        assert_eq!(bench.image().unreadable, ExtentSet::from(bad));
+    }
+}
+
+#[test]
 fn a_bad_sector_in_free_space_is_nobodys_loss() {
     let bench = Bench::new();
     assert_eq!(bench.capture(bench.source()).outcome, Outcome::Complete);

@@ -90,3 +90,29 @@ fn a_target_in_the_store_or_being_read_is_refused() {
     assert!(RestorePlan::new(&job).is_err(), "somebody reads it");
     drop(held);
 }
+
+#[test]
+fn a_dynamic_disk_is_kept_whole_whatever_lies_in_it() {
+    let bench = Bench::new();
+    let mut disk = fs::read(bench.path("source")).unwrap();
+    disk[..512].copy_from_slice(&mbr(&[(0x42, EXT4), (0x42, FAT)]));
+    fs::write(bench.path("source"), disk).unwrap();
+    let report = bench.capture(bench.source());
+    assert_eq!((report.outcome, report.allocated_bytes), (Outcome::Complete, DISK));
+}
+
+#[test]
+fn no_second_backup_table_stays_in_the_middle_of_a_larger_disk() {
+    let bench = Bench::new();
+    run("sgdisk", &["-Z", &bench.text("source")]);
+    run("sgdisk", &["-n", "1:2048:+8M", "-n", "5:30000:+2M", &bench.text("source")]);
+    assert_eq!(bench.capture(bench.source()).outcome, Outcome::Complete);
+    assert_eq!(bench.restore(bench.target(DISK + 3 * MIB)).outcome, Outcome::Complete);
+    let target = fs::read(bench.path("target")).unwrap();
+    let old_end = usize::try_from(DISK).unwrap();
+    assert!(target[old_end - 33 * 512..old_end].iter().all(|byte| *byte == 0));
+    assert_eq!(&target[target.len() - 512..][..8], b"EFI PART");
+    run("sgdisk", &["-v", &bench.text("target")]);
+    let source = fs::read(bench.path("source")).unwrap();
+    assert!(source[1024..34 * 512] == target[1024..34 * 512], "the entries are as they were, gaps in numbers included");
+}
