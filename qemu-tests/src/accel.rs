@@ -57,6 +57,18 @@ impl Accel {
             Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
         }
     }
+
+    /// Returns how many processors a guest gets.
+    ///
+    /// The translator gives it one: with two, the kernel dies now and then while it patches its own code, because QEMU
+    /// 7.2 goes on executing the breakpoint that is no longer there (`Oops: int3`).
+    #[must_use]
+    pub const fn processors(self) -> &'static str {
+        match self {
+            Self::Kvm => "2",
+            Self::Tcg => "1",
+        }
+    }
 }
 
 fn memory() -> PathBuf {

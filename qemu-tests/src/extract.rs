@@ -47,6 +47,18 @@ pub fn from_ext(disk: &Path, offset: u64, from: &str, into: &Path) -> Result<()>
     open_up(into)
 }
 
+/// Tells whether there is anything at `path` of the ext volume that a disk without a table holds.
+///
+/// # Errors
+/// [`Error`] when the volume cannot be read.
+pub fn ext_has(disk: &Path, path: &str) -> Result<bool> {
+    let output = tool("debugfs").args(["-R", &format!("stat \"{path}\"")]).arg(disk).output().at("debugfs")?;
+    let (found, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let missing = said.contains("File not found");
+    ensure!(missing || found.contains("Inode:"), "{}: debugfs: {said}", disk.display());
+    Ok(!missing)
+}
+
 /// Gives the owner the right to read what was copied: rdump keeps the modes of the volume.
 fn open_up(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).at(folder)? {
@@ -74,14 +86,15 @@ pub fn from_fat(disk: &Path, offset: u64, from: &str, into: &Path) -> Result<()>
 
 /// Reads the manifests of the store that a store disk made by [`crate::disk::store_disk`] keeps in `folder`.
 ///
-/// Ordered by the time of capture, oldest first.
+/// Ordered by the time of capture, oldest first; none where there is no store.
 ///
 /// # Errors
-/// [`Error`] when the volume, the store or a manifest cannot be read.
+/// [`Error`] when the volume or a manifest cannot be read.
 pub fn manifests(disk: &Path, kind: &str, folder: &str) -> Result<Vec<Manifest>> {
     let dir = tempfile::tempdir_in(disk.parent().unwrap_or(Path::new("."))).at(disk)?;
     let images = format!("{folder}/images").replace("//", "/");
     match kind {
+        "ext4" if !ext_has(disk, &images)? => return Ok(Vec::new()),
         "ext4" => from_ext(disk, 0, &images, dir.path())?,
         "vfat" => from_fat(disk, 0, &images, dir.path())?,
         other => return Err(Error::Wrong(format!("stores on {other} cannot be read without root"))),

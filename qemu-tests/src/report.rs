@@ -1,4 +1,4 @@
-//! What an unattended job said on its report port: JSON, one object a line, the last one `result` or `refused`.
+//! What an unattended job said on its report port: JSON, one object a line, the last one `result`.
 
 use std::{fs, path::Path};
 
@@ -28,13 +28,13 @@ impl Lines {
     /// Tells whether the job has said how it ended.
     #[must_use]
     pub fn ended(&self) -> bool {
-        self.events("result").chain(self.events("refused")).next().is_some()
+        self.events("result").next().is_some()
     }
 
     /// Returns how the job ended.
     ///
     /// # Errors
-    /// [`Error::Wrong`] when it did not say, said it twice, or was refused.
+    /// [`Error::Wrong`] when it did not say, or said it twice.
     pub fn result(&self) -> Result<Report> {
         let results: Vec<&Value> = self.events("result").collect();
         let &[result] = results.as_slice() else {
@@ -54,15 +54,17 @@ impl Lines {
         Ok(report)
     }
 
-    /// Returns the reason of a job that must have been refused.
+    /// Returns the reason of a job that must have been refused: the line that says so, and a result that says the same.
     ///
     /// # Errors
     /// [`Error::Wrong`] when it was not.
     pub fn refusal(&self) -> Result<String> {
-        ensure!(self.events("result").next().is_none(), "the job ran\n{}", self.shown());
+        let report = self.result()?;
+        ensure!(report.refused && report.outcome == Outcome::Failed, "the job ran\n{}", self.shown());
         let refused = self.events("refused").next();
         let reason = refused.and_then(|line| line["reason"].as_str()).map(str::to_owned);
-        reason.ok_or_else(|| Error::Wrong(format!("the job was not refused\n{}", self.shown())))
+        ensure!(reason == report.error, "refusal and result give two reasons\n{}", self.shown());
+        reason.ok_or_else(|| Error::Wrong(format!("the refusal has no reason\n{}", self.shown())))
     }
 
     /// Returns the last lines as text.
@@ -81,14 +83,20 @@ mod tests {
     fn half_a_line_and_noise_of_the_port_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report");
-        fs::write(
-            &path,
-            "\0{\"event\":\"phase\"\n{\"event\":\"refused\",\"reason\":\"two disks\"}\r\n{\"event\":\"res",
-        )
-        .unwrap();
+        let said = "\0{\"event\":\"phase\"\n{\"event\":\"refused\",\"reason\":\"two disks\"}\r\n";
+        let result = serde_json::json!({
+            "event": "result", "job": "restore", "outcome": "FAILED", "refused": true, "error": "two disks", "disk": "",
+            "image": null, "disk_bytes": 0, "allocated_bytes": 0, "stored_bytes": 0, "deduplicated_bytes": 0,
+            "stages": [], "problems": [],
+        });
+        fs::write(&path, format!("{said}{result}\n{{\"event\":\"res")).unwrap();
         let lines = Lines::read(&path);
         assert!(lines.ended());
         assert_eq!(lines.refusal().unwrap(), "two disks");
+        assert!(lines.complete().is_err());
+        fs::write(&path, said).unwrap();
+        let lines = Lines::read(&path);
+        assert!(!lines.ended());
         assert!(lines.result().is_err());
     }
 }

@@ -233,8 +233,9 @@ impl Machine {
     /// Returns the QEMU command, with sockets for the harness or with the terminal for a person.
     fn command(&self, sockets: Option<&Path>) -> Command {
         let mut command = tool("qemu-system-x86_64");
-        command.args(["-nodefaults", "-no-reboot", "-machine", "q35", "-smp", "2", "-vga", "std", "-display", "none"]);
-        command.args(Accel::get(&self.kernel).arguments());
+        command.args(["-nodefaults", "-no-reboot", "-machine", "q35", "-vga", "std", "-display", "none"]);
+        let accel = Accel::get(&self.kernel);
+        command.args(accel.arguments()).args(["-smp", accel.processors()]);
         command.args(["-m", &self.memory_mib.to_string(), "-kernel"]).arg(&self.kernel);
         if let Some(initramfs) = &self.initramfs {
             command.arg("-initrd").arg(initramfs);
@@ -486,12 +487,31 @@ impl Vm {
         self.qmp.execute("screendump", json!({ "filename": path, "format": "png" })).map(drop)
     }
 
-    /// Presses one key of the machine's own keyboard; `name` is a QEMU key code such as `ret`, `down`, `a`.
+    /// Presses keys of the machine's own keyboard at once; names are QEMU key codes such as `ret`, `alt`, `f2`, `a`.
     ///
     /// # Errors
-    /// [`Error::Qmp`] when QEMU does not know the key.
-    pub fn press(&mut self, name: &str) -> Result<()> {
-        let keys = json!([{ "type": "qcode", "data": name }]);
+    /// [`Error::Qmp`] when QEMU does not know a key.
+    pub fn press_together(&mut self, names: &[&str]) -> Result<()> {
+        let keys: Vec<Value> = names.iter().map(|name| json!({ "type": "qcode", "data": name })).collect();
         self.qmp.execute("send-key", json!({ "keys": keys })).map(drop)
+    }
+
+    /// Types a line on the machine's own keyboard: lower-case letters, digits, spaces, hyphens and line ends.
+    ///
+    /// # Errors
+    /// [`Error::Qmp`] when QEMU does not know a key.
+    pub fn type_keys(&mut self, text: &str) -> Result<()> {
+        for letter in text.chars() {
+            let name = match letter {
+                ' ' => "spc".to_owned(),
+                '-' => "minus".to_owned(),
+                '\n' => "ret".to_owned(),
+                other => other.to_string(),
+            };
+            self.press_together(&[&name])?;
+            // QEMU holds a key for a tenth of a second, and drops what does not fit into its queue.
+            thread::sleep(Duration::from_millis(150));
+        }
+        Ok(())
     }
 }

@@ -80,7 +80,7 @@ fn source(work: &Work) -> Result<TestDisk> {
     let deleted = deleted(&root)?;
     ensure!(copied >= AT_LEAST, "/usr has only {copied} bytes of files that can be read");
     let holds = Holds::Ext { kind: "ext4", label: "root".to_owned(), tree: Some(root.clone()), deleted };
-    let disk = DiskBuilder::gpt(GIB + GIB / 2).esp(100 * MIB, &esp).part(GIB, holds).swap(128 * MIB);
+    let disk = DiskBuilder::gpt(GIB + GIB / 2).esp(100 * MIB, &esp).part(GIB, holds).swap(408 * MIB);
     let disk = disk.build(&work.path("source.img"))?;
     fs::remove_dir_all(&root).at(&root)?;
     Ok(disk)

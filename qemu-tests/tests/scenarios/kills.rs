@@ -50,8 +50,8 @@ fn images(store: &Path) -> Result<Vec<String>> {
 fn a_capture_killed_twenty_times_loses_no_image_and_then_succeeds() -> Result<()> {
     let work = Work::new("kills")?;
     let store = work.path("store");
-    let (_, unix) = common::trees(&work, 12 * MIB)?;
-    let first = DiskBuilder::gpt(80 * MIB).ext4("first", 60 * MIB, &unix).build(&work.path("first"))?;
+    let (_, unix) = common::trees(&work, 6 * MIB)?;
+    let first = DiskBuilder::gpt(48 * MIB).ext4("first", 40 * MIB, &unix).build(&work.path("first"))?;
     run(&mut rescue(&["capture", "--json"], &[&first.path, &store]))?;
     let kept = images(&store)?;
     ensure!(kept.len() == 1, "one capture made {} images", kept.len());
@@ -59,24 +59,32 @@ fn a_capture_killed_twenty_times_loses_no_image_and_then_succeeds() -> Result<()
     // A second disk, with content the store has not seen: there is something to write until the end.
     let more = work.path("more");
     std::fs::create_dir(&more).at(&more)?;
-    tree::plant(&more, 70 * MIB, 77)?;
-    let second = DiskBuilder::gpt(140 * MIB).ext4("second", 120 * MIB, &more).build(&work.path("second"))?;
+    tree::plant(&more, 40 * MIB, 77)?;
+    let second = DiskBuilder::gpt(80 * MIB).ext4("second", 70 * MIB, &more).build(&work.path("second"))?;
     let began = Instant::now();
     run(&mut rescue(&["capture", "--json"], &[&second.path, &work.path("other store")]))?;
-    let whole = began.elapsed();
+    let mut whole = began.elapsed();
 
     let mut noise = Noise::new(20);
     for kill in 0..KILLS {
         let mut child = rescue(&["capture", "--json"], &[&second.path, &store]);
+        let began = Instant::now();
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().at("rescue")?;
-        // Later kills fall later: what earlier ones left is found and skipped, so that runs grow shorter.
         let at = whole * u32::try_from(noise.below(1000)).unwrap_or(0) / 1000;
         thread::sleep(at.max(Duration::from_millis(1)));
+        // What earlier kills left is found and skipped, so that runs grow shorter: later kills come earlier.
+        if child.try_wait().at("rescue")?.is_some() {
+            whole = whole.min(began.elapsed()) * 3 / 4;
+        }
         child.kill().at("rescue")?;
         child.wait().at("rescue")?;
-        for id in images(&store)? {
-            let source = if id == kept[0] { &first } else { &second };
-            restorable(&work, &store, &id, source).map_err(|error| {
+        let all = images(&store)?;
+        ensure!(all.contains(&kept[0]), "kill {kill}, {at:?} into the capture: the first image is gone");
+        // The first image each time, and one of those that were finished before their kill.
+        let finished: Vec<&String> = all.iter().filter(|id| **id != kept[0]).collect();
+        let one = finished.get(usize::try_from(noise.below(20)).unwrap_or(0) % finished.len().max(1));
+        for (id, source) in [(&kept[0], &first)].into_iter().chain(one.map(|id| (*id, &second))) {
+            restorable(&work, &store, id, source).map_err(|error| {
                 qemu_tests::Error::Wrong(format!("after kill {kill}, {at:?} into the capture, image {id}: {error}"))
             })?;
         }

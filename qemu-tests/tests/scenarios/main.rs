@@ -10,5 +10,8 @@ mod identity;
 mod kills;
 mod large_sectors;
 mod mbr_sata_usb_nvme;
+mod screenshot;
 mod stores;
+mod supervision;
+mod tui;
 mod unplug;
