@@ -88,7 +88,11 @@ fn screens(options: &tui::Options) -> Result<u8, plan::Error> {
 
 fn run_job(job: &Job, dry_run: bool, yes: bool, json: bool) -> Result<u8, plan::Error> {
     let cancel = Cancel::new();
-    cancel_on_signals(&cancel)?;
+    // Nothing is held while a person is asked, so a signal then ends the program as it always does.
+    let asks = matches!(job, Job::Restore(_)) && !yes;
+    if !asks {
+        cancel_on_signals(&cancel)?;
+    }
     let report = match Plan::new(job, &Silent, &cancel) {
         Ok(plan) if dry_run => {
             if json {
@@ -104,6 +108,9 @@ fn run_job(job: &Job, dry_run: bool, yes: bool, json: bool) -> Result<u8, plan::
             }
             match confirm(plan.view(), job, yes) {
                 Ok(()) => {
+                    if asks {
+                        cancel_on_signals(&cancel)?;
+                    }
                     let shown = Shown::new(json);
                     let report = plan.run(&shown, &cancel);
                     shown.end();
@@ -155,7 +162,7 @@ fn confirm(plan: &PlanView, job: &Job, yes: bool) -> Result<(), plan::Error> {
     let mut typed = String::new();
     let read = stdin().lock().read_line(&mut typed);
     match read {
-        Ok(_) if typed.trim() == confirm.answer => Ok(()),
+        Ok(_) if confirm.accepts(&typed) => Ok(()),
         Ok(_) => Err(plan::Error::Refused("that is not it; nothing was written".to_owned())),
         Err(error) => Err(plan::Error::failed("reading the confirmation", &error)),
     }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{error::Error, failure::panic_text};
+use super::{Cancel, error::Error, failure::panic_text};
 use crate::{
     block::{Disk, ReadAt, Window},
     escape::Escaped,
@@ -46,11 +46,16 @@ impl Analysis {
 /// # Errors
 /// [`Error::Failed`] when the disk cannot be read at all. A table or file system that makes no sense is no error: what
 /// it covers is kept whole.
-pub fn analyse(disk: &dyn Disk) -> Result<Analysis, Error> {
+pub fn analyse(disk: &dyn Disk, cancel: &Cancel) -> Result<Analysis, Error> {
     let (layout, table_error) = read_layout(disk)?;
-    let regions = layout.regions();
-    let regions = regions.into_iter().map(|region| analyse_region(disk, &layout, region, table_error.as_deref()));
-    let analysis = Analysis { regions: regions.collect(), layout, table_error };
+    let mut regions = Vec::new();
+    for region in layout.regions() {
+        if cancel.is_cancelled() {
+            return Err(Error::Failed("cancelled while the disk was looked at; nothing was written".to_owned()));
+        }
+        regions.push(analyse_region(disk, &layout, region, table_error.as_deref()));
+    }
+    let analysis = Analysis { regions, layout, table_error };
     check_tiling(&analysis, disk.len())?;
     Ok(analysis)
 }

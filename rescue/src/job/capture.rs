@@ -10,6 +10,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 
 use super::{
     Cancel, CaptureJob, Monitor, Phase,
@@ -18,6 +19,7 @@ use super::{
     error::Error,
     failure::Failure,
     meter::Meter,
+    pipeline,
     report::{Draft, Outcome, Report, Stage},
     salvage,
     view::{PlanView, Step},
@@ -50,20 +52,20 @@ impl CapturePlan {
     /// # Errors
     /// [`Error::Refused`] for a disk in use, a level out of range or a store that cannot take the image;
     /// [`Error::Failed`] when the disk cannot be read.
-    pub fn new(job: &CaptureJob) -> Result<Self, Error> {
+    pub fn new(job: &CaptureJob, cancel: &Cancel) -> Result<Self, Error> {
         if !(1..=19).contains(&job.level) {
             return Err(Error::Refused(format!("compression level {} is not one of 1 to 19", job.level)));
         }
-        Self::of_disk(job, open_source(&job.disk, job.sector_size)?)
+        Self::of_disk(job, open_source(&job.disk, job.sector_size)?, cancel)
     }
 
     /// Plans the capture of a disk that is open already.
     ///
     /// # Errors
     /// As [`CapturePlan::new`].
-    pub fn of_disk(job: &CaptureJob, disk: Box<dyn Disk>) -> Result<Self, Error> {
+    pub fn of_disk(job: &CaptureJob, disk: Box<dyn Disk>, cancel: &Cancel) -> Result<Self, Error> {
         let began = Instant::now();
-        let analysis = analyse(disk.as_ref())?;
+        let analysis = analyse(disk.as_ref(), cancel)?;
         let warnings = warnings(&job.store, &analysis)?;
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
@@ -169,6 +171,15 @@ impl CapturePlan {
     }
 }
 
+/// A file that only the boot environment has.
+const BOOTED: &str = "/etc/rescue-release";
+
+/// Tells whether a folder lies in a file system made of memory.
+fn is_in_memory(path: &Path) -> bool {
+    const RAMFS: FsType = FsType(0x8584_58f6);
+    statfs(path).is_ok_and(|fs| [TMPFS_MAGIC, RAMFS].contains(&fs.filesystem_type()))
+}
+
 /// What a person should know before the capture runs; refuses what cannot end well.
 fn warnings(store: &Path, analysis: &Analysis) -> Result<Vec<String>, Error> {
     let mut out: Vec<String> = analysis.table_error.iter().cloned().collect();
@@ -186,6 +197,17 @@ fn warnings(store: &Path, analysis: &Analysis) -> Result<Vec<String>, Error> {
     }
     let existing = store.ancestors().find(|path| path.exists() && !path.as_os_str().is_empty());
     let existing = existing.unwrap_or(Path::new("."));
+    if is_in_memory(existing) {
+        // In the boot environment nothing but memory is writable before a disk is mounted: an image there is lost at
+        // power-off, and the report would have said that it is safe.
+        if Path::new(BOOTED).exists() {
+            return Err(Error::Refused(format!(
+                "{} is in memory, not on a disk: an image there would be lost",
+                store.display()
+            )));
+        }
+        out.push(format!("{} is in memory: the image is lost when this machine stops", store.display()));
+    }
     if let Ok(space) = nix::sys::statvfs::statvfs(existing) {
         let free = space.blocks_available().saturating_mul(space.fragment_size());
         if free < analysis.allocated() {
@@ -238,7 +260,7 @@ impl<'a> Flow<'a> {
     }
 
     fn run(&self) -> Result<(), Error> {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = pipeline::workers(self.chunk_len);
         let buffers = READERS + 2 * workers;
         let (free_in, free) = bounded(buffers);
         let (filled_in, filled) = bounded::<Filled>(buffers);
@@ -259,7 +281,9 @@ impl<'a> Flow<'a> {
                 scope.spawn(move || self.failure.guard(|| self.work(&filled, &free_in, &frames_in)));
             }
             drop((filled_in, filled, free_in, free, frames_in));
-            self.write(&frames);
+            self.failure.guard(|| self.write(&frames));
+            // Workers must not wait for a writer that has stopped.
+            frames.iter().for_each(drop);
         });
         self.failure.result()
     }
@@ -292,7 +316,8 @@ impl<'a> Flow<'a> {
                     // The workers give every buffer back; a closed channel means that they are gone.
                     let Ok(mut buf) = free.recv() else { return Ok(()) };
                     let len = usize::try_from(chunk.len()).expect("a chunk fits in memory");
-                    let bad = salvage::read_chunk(self.plan.disk.as_ref(), chunk, &allocated, &mut buf[..len])?;
+                    let disk = self.plan.disk.as_ref();
+                    let bad = salvage::read_chunk(disk, chunk, &allocated, &mut buf[..len], &|| self.stopped())?;
                     let allocated = allocated.iter().map(|extent| extent.len()).sum();
                     if !bad.is_empty() {
                         let mut found = lock(&self.found);
@@ -337,21 +362,17 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
-    fn write(&self, frames: &Receiver<EncodedFrame>) {
+    fn write(&self, frames: &Receiver<EncodedFrame>) -> Result<(), Error> {
         for frame in frames {
             if self.failure.is_set() {
-                // Taken and dropped, so that no worker waits for ever.
-                continue;
+                return Ok(());
             }
+            self.writer.put(&frame).map_err(|error| Error::failed("writing to the store", &error))?;
             let bytes = frame.len() as u64;
-            match self.writer.put(&frame) {
-                Ok(()) => {
-                    self.meter.add_stored(bytes);
-                    lock(&self.found).stored += bytes;
-                }
-                Err(error) => self.failure.set(Error::failed("writing to the store", &error)),
-            }
+            self.meter.add_stored(bytes);
+            lock(&self.found).stored += bytes;
         }
+        Ok(())
     }
 
     fn finish(self, draft: &mut Draft<'_>) -> (Vec<RegionImage>, ExtentSet) {

@@ -13,6 +13,7 @@ mod failure;
 mod guard;
 mod meter;
 pub mod monitor;
+mod pipeline;
 pub mod plan;
 pub mod report;
 mod restore;

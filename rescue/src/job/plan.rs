@@ -25,11 +25,11 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Refused`] when it must not be done, [`Error::Failed`] when something it needs cannot be read.
-    pub fn new(job: &Job, monitor: &dyn Monitor, _cancel: &Cancel) -> Result<Self, Error> {
+    pub fn new(job: &Job, monitor: &dyn Monitor, cancel: &Cancel) -> Result<Self, Error> {
         monitor.event(super::Event::Phase { phase: super::Phase::Planning });
         Ok(match job {
             Job::Capture(job) => {
-                let plan = CapturePlan::new(job)?;
+                let plan = CapturePlan::new(job, cancel)?;
                 Self { view: plan.view(), kind: Kind::Capture(Box::new(plan)) }
             }
             Job::Restore(job) => {

@@ -101,7 +101,12 @@ impl RestorePlan {
     pub fn view(&self) -> PlanView {
         let identity = self.target.identity();
         let mut steps = vec![
-            step("target", Extent::new(0, self.target.len()), "keep its first and last MiB in the store", 0),
+            step(
+                "target",
+                Extent::new(0, self.target.len()),
+                "keep its first and last MiB and its table in the store",
+                0,
+            ),
             step("head", Extent::new(0, CLEARED.min(self.target.len())), "clear", CLEARED),
             step("tail", Extent::new(self.target.len().saturating_sub(CLEARED), self.target.len()), "clear", CLEARED),
         ];
@@ -134,7 +139,7 @@ impl RestorePlan {
             steps,
             bytes: self.allocated(),
             warnings: self.warnings.clone(),
-            confirm: Some(confirmation(identity)),
+            confirm: Some(Confirm::of(identity)),
         }
     }
 
@@ -205,13 +210,15 @@ impl RestorePlan {
     /// Keeps what the target held at its ends, so that a mistake can be undone as far as its tables go.
     fn keep_old_ends(&self, draft: &mut Draft<'_>) {
         let len = self.target.len();
-        let ends = ExtentSet::from_unsorted(vec![
-            Extent::new(0, CLEARED.min(len)),
-            Extent::new(len.saturating_sub(CLEARED), len),
-        ]);
+        let mut ends = vec![Extent::new(0, CLEARED.min(len)), Extent::new(len.saturating_sub(CLEARED), len)];
+        // An EBR chain reaches into the disk.
+        if let Ok((layout, _)) = read_layout(self.target.as_ref()) {
+            ends.extend(layout.pieces.iter().map(TablePiece::range));
+        }
+        let ends = ExtentSet::from_unsorted(ends);
         let mut parts = Vec::new();
         for extent in ends.iter() {
-            let size = usize::try_from(extent.len()).expect("at most two MiB");
+            let size = usize::try_from(extent.len()).expect("the ends and a table of bounded size");
             match crate::block::read_vec(self.target.as_ref(), extent.start, size) {
                 Ok(bytes) => parts.push((extent.start, bytes)),
                 Err(error) => {
@@ -244,6 +251,10 @@ impl RestorePlan {
 fn describe(disk: &crate::block::Identity) -> String {
     let said = [Some(disk.path.as_str()), disk.model.as_deref(), disk.serial.as_deref()];
     said.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+fn cancelled() -> Error {
+    Error::Failed("cancelled; the target is incomplete and cannot start. Restoring again finishes it".to_owned())
 }
 
 fn step(region: &str, range: Extent, what: &str, bytes: u64) -> Step {
@@ -313,21 +324,4 @@ fn held_by(target: &dyn TargetDisk, partition: &table::Partition) -> String {
     let detected = crate::fs::detect(&window);
     let kind = table::RegionKind::Partition(partition.number);
     format!("{}, {}", region_name(kind, detected.as_ref()), Bytes(partition.range.len()))
-}
-
-/// What has to be typed: the end of the serial number, or the name of a disk that has none.
-fn confirmation(identity: &crate::block::Identity) -> Confirm {
-    let serial = identity.serial.as_deref().map(str::trim).filter(|serial| !serial.is_empty());
-    match serial {
-        Some(serial) => {
-            let chars: Vec<char> = serial.chars().filter(|c| !c.is_control()).collect();
-            let answer: String = chars[chars.len().saturating_sub(4)..].iter().collect();
-            let prompt = format!("the last {} characters of the target's serial number", answer.chars().count());
-            Confirm { prompt, answer }
-        }
-        None => {
-            let name = identity.path.rsplit('/').next().unwrap_or(&identity.path).to_owned();
-            Confirm { prompt: "the name of the target".to_owned(), answer: name }
-        }
-    }
 }

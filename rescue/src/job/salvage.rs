@@ -1,7 +1,8 @@
 //! Reading a chunk from a disk that may be failing: what can be read is read, the rest is listed.
 
+use super::error::Error;
 use crate::{
-    block::{Disk, Error},
+    block::{self, Disk},
     extent::{Extent, ExtentSet},
 };
 
@@ -12,15 +13,22 @@ const COALESCE: u64 = 64 << 10;
 ///
 /// * `chunk`: the chunk's bytes on the disk; `buf` is as long.
 /// * `allocated`: the allocated extents on the disk that lie in `chunk`, in order.
+/// * `stop`: looked at before every try after the first error; a dying disk takes seconds for each.
 ///
 /// Returns the sectors that could not be read; `buf` holds zeros there.
 ///
 /// # Errors
-/// When the disk is gone or changed. A medium error is not one.
-pub fn read_chunk(disk: &dyn Disk, chunk: Extent, allocated: &[Extent], buf: &mut [u8]) -> Result<ExtentSet, Error> {
-    let mut bad = ExtentSet::new();
+/// [`Error::Failed`] when the disk is gone or changed, or the job stopped. A medium error is not one.
+pub fn read_chunk(
+    disk: &dyn Disk,
+    chunk: Extent,
+    allocated: &[Extent],
+    buf: &mut [u8],
+    stop: &dyn Fn() -> bool,
+) -> Result<ExtentSet, Error> {
+    let mut salvage = Salvage { disk, stop, bad: ExtentSet::new(), checked: false };
     for run in joined(allocated) {
-        read_run(disk, run, part(buf, chunk, run), &mut bad)?;
+        salvage.read(run, part(buf, chunk, run))?;
     }
     let mut at = chunk.start;
     for extent in allocated {
@@ -29,7 +37,7 @@ pub fn read_chunk(disk: &dyn Disk, chunk: Extent, allocated: &[Extent], buf: &mu
     }
     part(buf, chunk, Extent::new(at, chunk.end)).fill(0);
     // What is unreadable between the extents is nobody's loss.
-    Ok(bad.intersect(&allocated.iter().copied().collect()))
+    Ok(salvage.bad.intersect(&allocated.iter().copied().collect()))
 }
 
 /// Joins extents that lie close to each other.
@@ -50,35 +58,57 @@ fn part(buf: &mut [u8], chunk: Extent, range: Extent) -> &mut [u8] {
     &mut buf[at(range.start)..at(range.end)]
 }
 
-/// Reads `run`; on a medium error halves it until single sectors are left, each tried twice.
-fn read_run(disk: &dyn Disk, run: Extent, buf: &mut [u8], bad: &mut ExtentSet) -> Result<(), Error> {
-    if run.is_empty() {
-        return Ok(());
-    }
-    let Err(error) = disk.read_exact_at(buf, run.start) else { return Ok(()) };
-    if !is_medium_error(&error) {
-        return Err(error);
-    }
-    // A disk that was pulled answers with the same error as a bad sector.
-    disk.check_unchanged()?;
-    let sector = disk.sector_size().bytes();
-    if run.len() <= sector {
-        if disk.read_exact_at(buf, run.start).is_err() {
-            buf.fill(0);
-            bad.insert(run);
+struct Salvage<'a> {
+    disk: &'a dyn Disk,
+    stop: &'a dyn Fn() -> bool,
+    bad: ExtentSet,
+    /// Whether the disk was asked, since the chunk began, if it is still the same.
+    checked: bool,
+}
+
+impl Salvage<'_> {
+    /// Reads `run`; on a medium error halves it until single sectors are left, each tried twice.
+    fn read(&mut self, run: Extent, buf: &mut [u8]) -> Result<(), Error> {
+        if run.is_empty() {
+            return Ok(());
         }
-        return Ok(());
+        let Err(error) = self.disk.read_exact_at(buf, run.start) else { return Ok(()) };
+        if !is_medium_error(&error) {
+            return Err(error.into());
+        }
+        self.check_disk()?;
+        if (self.stop)() {
+            return Err(Error::Failed("stopped while reading damaged sectors".to_owned()));
+        }
+        let sector = self.disk.sector_size().bytes();
+        if run.len() <= sector {
+            if self.disk.read_exact_at(buf, run.start).is_err() {
+                buf.fill(0);
+                self.bad.insert(run);
+            }
+            return Ok(());
+        }
+        let half = (run.len() / 2).next_multiple_of(sector);
+        let middle = run.start + half;
+        let (left, right) = buf.split_at_mut(usize::try_from(half).expect("a chunk fits in memory"));
+        self.read(Extent::new(run.start, middle), left)?;
+        self.read(Extent::new(middle, run.end), right)
     }
-    let half = (run.len() / 2).next_multiple_of(sector);
-    let middle = run.start + half;
-    let (left, right) = buf.split_at_mut(usize::try_from(half).expect("a chunk fits in memory"));
-    read_run(disk, Extent::new(run.start, middle), left, bad)?;
-    read_run(disk, Extent::new(middle, run.end), right, bad)
+
+    /// Tells a bad sector from a disk that was pulled: both answer with the same error. Once a chunk, because it costs a
+    /// walk through the system's tables; the end of the job asks again.
+    fn check_disk(&mut self) -> Result<(), Error> {
+        if !self.checked {
+            self.disk.check_unchanged()?;
+            self.checked = true;
+        }
+        Ok(())
+    }
 }
 
 /// Tells a sector that cannot be read from a disk that cannot be reached.
-fn is_medium_error(error: &Error) -> bool {
+fn is_medium_error(error: &block::Error) -> bool {
     use nix::libc::{EBADMSG, EILSEQ, EIO, ENODATA, EREMOTEIO, ETIMEDOUT};
-    let Error::Io { source, .. } = error else { return false };
+    let block::Error::Io { source, .. } = error else { return false };
     matches!(source.raw_os_error(), Some(EIO | ENODATA | EILSEQ | EBADMSG | EREMOTEIO | ETIMEDOUT))
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    Cancel,
     analysis::{analyse, read_layout},
     error::{self, chain},
     view::{DiskView, ImageView, RegionView, StoreView},
@@ -110,7 +111,7 @@ pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<DiskView,
         view.read_only = info.read_only;
         view.in_use = info.in_use;
     }
-    let analysis = analyse(open.as_ref())?;
+    let analysis = analyse(open.as_ref(), &Cancel::new())?;
     let regions = analysis.regions.into_iter().map(|region| RegionView {
         kind: region.region.kind,
         range: region.region.range,

@@ -82,7 +82,8 @@ impl VerifyPlan {
         found.damage.iter().for_each(|damage| draft.problem(damage.to_string()));
         found.image_damage.iter().for_each(|damage| draft.problem(damage.to_string()));
         let places = found.problems.len() + found.damage.len();
-        Err(Error::Failed(format!("the store is damaged in {places} places; {}", cost(&found))))
+        let what = if places == 0 { "chunks are missing".to_owned() } else { format!("damaged in {places} places") };
+        Err(Error::Failed(format!("the store is not whole: {what}; {}", cost(&found))))
     }
 }
 

@@ -126,8 +126,72 @@ pub struct Step {
 /// What a person types to allow a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirm {
-    /// What to type, in words: `the last 4 characters of the serial number`.
+    /// What to type, in words: `the last 4 letters and digits of the serial number`.
     pub prompt: String,
-    /// The answer.
+    /// The answer; never empty.
     pub answer: String,
+}
+
+/// How much of a serial number is asked for.
+const TYPED: usize = 4;
+
+impl Confirm {
+    /// Asks for the end of the disk's serial number, or for its name where the serial number has too little to type.
+    #[must_use]
+    pub fn of(disk: &Identity) -> Self {
+        // What no keyboard has, or what a line trims, cannot be asked for.
+        let typable = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<Vec<_>>();
+        let serial = typable(disk.serial.as_deref().unwrap_or_default());
+        if serial.len() >= TYPED {
+            let answer = serial[serial.len() - TYPED..].iter().collect();
+            let prompt = format!("the last {TYPED} letters and digits of the target's serial number");
+            return Self { prompt, answer };
+        }
+        let name = disk.path.rsplit('/').next().unwrap_or_default().trim();
+        let answer = if name.is_empty() { "overwrite" } else { name };
+        let prompt = if name.is_empty() { "the word overwrite" } else { "the name of the target" };
+        Self { prompt: prompt.to_owned(), answer: answer.to_owned() }
+    }
+
+    /// Tells whether `typed` is the answer; upper and lower case are one.
+    #[must_use]
+    pub fn accepts(&self, typed: &str) -> bool {
+        !self.answer.is_empty() && typed.trim().eq_ignore_ascii_case(&self.answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        block::Transport,
+        units::{GIB, SectorSize},
+    };
+
+    #[test]
+    fn what_is_asked_for_can_be_typed_and_is_never_nothing() {
+        for (serial, path, answer) in [
+            (Some("S4EWNX0R"), "/dev/sda", "NX0R"),
+            (Some("S3Z8 123"), "/dev/sda", "8123"),
+            (Some("\u{1}\u{2}\u{3}"), "/dev/sdb", "sdb"),
+            (Some("A1"), "/dev/sdb", "sdb"),
+            (None, "images/disk.raw", "disk.raw"),
+            (None, "/", "overwrite"),
+        ] {
+            let disk = Identity {
+                path: path.to_owned(),
+                model: None,
+                serial: serial.map(str::to_owned),
+                wwn: None,
+                transport: Transport::Other,
+                len: GIB,
+                sector_size: SectorSize::B512,
+                physical_sector_size: SectorSize::B512,
+            };
+            let confirm = Confirm::of(&disk);
+            assert_eq!(confirm.answer, answer);
+            assert!(confirm.accepts(&format!(" {}\n", answer.to_lowercase())));
+            assert!(!confirm.accepts("") && !confirm.accepts("\n") && !confirm.accepts("yes"));
+        }
+    }
 }

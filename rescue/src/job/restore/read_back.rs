@@ -2,11 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{RestorePlan, write::Batch};
+use super::{RestorePlan, cancelled, write::Batch};
 use crate::{
     block::buffer::AlignedBuf,
     extent::{Extent, ExtentSet},
-    job::{Cancel, Monitor, Phase, error::Error, failure::Failure, meter::Meter, report::Draft},
+    job::{Cancel, Monitor, Phase, error::Error, failure::Failure, meter::Meter, pipeline, report::Draft},
     store::ChunkId,
     units::MIB,
 };
@@ -23,7 +23,7 @@ impl RestorePlan {
         let meter = Meter::begin(monitor, Phase::ReadingBack, self.allocated());
         let failure = Failure::default();
         let batches = Mutex::new(self.batches());
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = pipeline::workers(self.manifest.chunk_len);
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(|| failure.guard(|| self.read_back(&batches, &failure, &meter, cancel)));
@@ -45,8 +45,7 @@ impl RestorePlan {
         let mut buf = AlignedBuf::zeroed(chunk_len);
         loop {
             if cancel.is_cancelled() {
-                let what = "cancelled; the target is incomplete and cannot start. Restoring again finishes it";
-                return Err(Error::Failed(what.to_owned()));
+                return Err(cancelled());
             }
             if failure.is_set() {
                 return Ok(());

@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{RestorePlan, late::Held};
+use super::{RestorePlan, cancelled, late::Held};
 use crate::{
     extent::{Extent, ExtentSet},
-    job::{Cancel, Monitor, Phase, chunks, error::Error, failure::Failure, meter::Meter, report::Draft},
+    job::{Cancel, Monitor, Phase, chunks, error::Error, failure::Failure, meter::Meter, pipeline, report::Draft},
     store::{ChunkId, manifest::ChunkRun},
 };
 
@@ -87,7 +87,7 @@ impl RestorePlan {
         draft: &mut Draft<'_>,
     ) -> Result<Held, Error> {
         let meter = Meter::begin(monitor, Phase::Writing, self.allocated());
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = pipeline::workers(self.manifest.chunk_len);
         let failure = Failure::default();
         let held = Mutex::new(Held::new());
         let batches = Mutex::new(self.batches());
@@ -119,8 +119,7 @@ impl RestorePlan {
         let mut reader = self.store.reader();
         loop {
             if cancel.is_cancelled() {
-                let what = "cancelled; the target is incomplete and cannot start. Restoring again finishes it";
-                return Err(Error::Failed(what.to_owned()));
+                return Err(cancelled());
             }
             if failure.is_set() {
                 return Ok(());

@@ -58,7 +58,7 @@ fn a_source_that_is_unplugged_never_becomes_an_image() {
     let bench = Bench::new();
     let probe = FaultyDisk::new(bench.source());
     let log = probe.log();
-    let plan = CapturePlan::of_disk(&bench.capture_job(), Box::new(probe)).unwrap();
+    let plan = CapturePlan::of_disk(&bench.capture_job(), Box::new(probe), &Cancel::new()).unwrap();
     let planned = log.count(Kind::Read);
     assert_eq!(plan.run(&Silent, &Cancel::new()).outcome, Outcome::Complete);
     let all = log.count(Kind::Read);
@@ -68,7 +68,10 @@ fn a_source_that_is_unplugged_never_becomes_an_image() {
         assert_eq!(bench.image_count(), 1, "after {reads} of {all} reads");
     }
     let shrunk = FaultyDisk::new(bench.source()).ends_at(15 * MIB);
-    assert!(CapturePlan::of_disk(&bench.capture_job(), Box::new(shrunk)).is_err(), "its end cannot be read");
+    assert!(
+        CapturePlan::of_disk(&bench.capture_job(), Box::new(shrunk), &Cancel::new()).is_err(),
+        "its end cannot be read"
+    );
 }
 
 #[test]
@@ -170,7 +173,7 @@ fn cancelling_leaves_no_image_and_a_disk_that_cannot_start() {
     use crate::job::Phase;
     let bench = Bench::new();
     let cancel = Cancel::new();
-    let plan = CapturePlan::of_disk(&bench.capture_job(), Box::new(bench.source())).unwrap();
+    let plan = CapturePlan::of_disk(&bench.capture_job(), Box::new(bench.source()), &Cancel::new()).unwrap();
     let report = plan.run(&CancelIn(Phase::Capturing, cancel.clone()), &cancel);
     assert_eq!((report.outcome, bench.image_count()), (Outcome::Failed, 0));
 

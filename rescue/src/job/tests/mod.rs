@@ -88,7 +88,7 @@ impl Bench {
 
     /// Captures the source, seen through `disk`.
     fn capture(&self, disk: impl Disk + 'static) -> Report {
-        let plan = CapturePlan::of_disk(&self.capture_job(), Box::new(disk)).unwrap();
+        let plan = CapturePlan::of_disk(&self.capture_job(), Box::new(disk), &Cancel::new()).unwrap();
         plan.run(&Silent, &Cancel::new())
     }
 
