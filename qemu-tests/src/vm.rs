@@ -468,7 +468,7 @@ impl Vm {
         self.qmp.execute(command, arguments)
     }
 
-    /// Pulls a disk out while the machine runs, and waits until the guest has let go of it.
+    /// Pulls a virtio or USB disk out while the machine runs, and waits until the guest has let go of it.
     ///
     /// * `number`: its place among the disks of the machine.
     ///
