@@ -27,13 +27,15 @@ const LOCK_TRIES: u32 = 16;
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Packs kept open for reading: one a thread, and some.
 const OPEN_FILES: usize = 16;
-/// Folders below the store's own: `packs/AA` is the deepest.
+/// The folders of a store. Elsewhere in it may be anything: a store can share the top of a stick with other things.
+pub(in crate::store) const FOLDERS: [&str; 7] = ["packs", "index", "images", "undo", "damaged", "keys", LOCKS];
+/// Levels of folders below the root: `packs/AA` is the deepest.
 const DEPTH: u32 = 2;
 
 /// Files in a folder.
 pub struct FolderBackend {
     root: PathBuf,
-    session: String,
+    session: FileId,
     lock: Mutex<Option<Lock>>,
     open: Mutex<VecDeque<(String, Arc<File>)>>,
 }
@@ -56,7 +58,7 @@ impl FolderBackend {
     /// # Errors
     /// The system's, when it gives no random numbers.
     pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
-        let session = FileId::random()?.to_string();
+        let session = FileId::random()?;
         Ok(Self { root: root.into(), session, lock: Mutex::default(), open: Mutex::default() })
     }
 
@@ -120,21 +122,24 @@ impl FolderBackend {
     fn clear_leftovers(&self) -> io::Result<()> {
         // First the unfinished files, then the locks: whoever began a file had locked before.
         let mut all = Vec::new();
-        self.walk(&self.root, DEPTH, &mut all)?;
+        self.walk(&self.root, 0, &mut all)?;
+        for folder in FOLDERS {
+            self.walk(&self.path(folder), DEPTH - 1, &mut all)?;
+        }
         let unfinished: Vec<_> = all.iter().filter_map(|(path, _)| Some((path, session_of(path)?))).collect();
         let patience = if is_remote(&self.root) { PATIENCE } else { Duration::ZERO };
         let is_old = |path: &Path| patience.is_zero() || age(path).is_some_and(|age| age >= patience);
-        let mut living = HashSet::from([self.session.clone()]);
+        let mut living = HashSet::from([self.session]);
         let mut locks = Vec::new();
         self.walk(&self.path(LOCKS), 0, &mut locks)?;
         for (path, _) in locks {
-            let Some(session) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
+            let Some(session) = session_of_lock(&path) else { continue };
             if session != self.session && (!is_old(&path) || !clear_dead_lock(&path)) {
                 living.insert(session);
             }
         }
         for (path, session) in unfinished {
-            if !living.contains(session) && is_old(path) {
+            if !living.contains(&session) && is_old(path) {
                 // Another writer may be clearing as well.
                 let _ = fs::remove_file(path);
             }
@@ -143,9 +148,14 @@ impl FolderBackend {
     }
 }
 
-/// Returns the session an unfinished file belongs to; `None` for every other file.
-fn session_of(path: &Path) -> Option<&str> {
-    path.file_name()?.to_str()?.strip_prefix(TEMP)?.split('-').next()
+/// Returns the session an unfinished file belongs to; `None` for every other file, however its name begins.
+pub(in crate::store) fn session_of(path: &Path) -> Option<FileId> {
+    FileId::parse(path.file_name()?.to_str()?.strip_prefix(TEMP)?.split_once('-')?.0)
+}
+
+/// Returns the session a lock belongs to; `None` for every other file.
+pub(in crate::store) fn session_of_lock(path: &Path) -> Option<FileId> {
+    FileId::parse(path.file_name()?.to_str()?.strip_suffix(".lock")?)
 }
 
 /// Tells whether other machines may see the folder as well.
@@ -167,7 +177,7 @@ fn clear_dead_lock(path: &Path) -> bool {
     file.try_lock().is_ok() && fs::remove_file(path).is_ok()
 }
 
-fn take_lock(root: &Path, session: &str) -> io::Result<Lock> {
+fn take_lock(root: &Path, session: FileId) -> io::Result<Lock> {
     let folder = root.join(LOCKS);
     make_folders(&folder)?;
     let path = folder.join(format!("{session}.lock"));
@@ -282,7 +292,7 @@ impl Backend for FolderBackend {
     fn lock(&self) -> io::Result<()> {
         let mut lock = held(&self.lock);
         if lock.is_none() {
-            *lock = Some(take_lock(&self.root, &self.session)?);
+            *lock = Some(take_lock(&self.root, self.session)?);
             self.clear_leftovers()?;
         }
         Ok(())
@@ -366,17 +376,35 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let living = FolderBackend::new(dir.path()).unwrap();
         let unfinished = living.create("packs/aa/living").unwrap();
-        let dead = dir.path().join(format!("packs/aa/{TEMP}00ff-dead.pack"));
-        fs::write(&dead, "x").unwrap();
-        fs::write(dir.path().join("locks/00ff.lock"), "").unwrap();
+        let id = "00ff".repeat(8);
+        let write = |name: &str| {
+            fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(name), "x").unwrap();
+        };
+        let dead = [
+            format!("packs/aa/{TEMP}{id}-dead.pack"),
+            format!("{TEMP}{id}-rescue-store.json"),
+            format!("locks/{id}.lock"),
+        ];
+        // Of other programs, at the top of a stick that also holds a store.
+        let foreign = [
+            format!("{TEMP}notes"),
+            format!("{TEMP}00ff-notes"),
+            format!("images/{TEMP}{id}"),
+            format!("letters/{TEMP}{id}-letter.txt"),
+            format!("letters/2019/{TEMP}{id}-letter.txt"),
+            "locks/door.lock".to_owned(),
+        ];
+        dead.iter().chain(&foreign).for_each(|name| write(name));
 
         let next = FolderBackend::new(dir.path()).unwrap();
         next.put("index/a", b"").unwrap();
-        assert!(!dead.exists());
-        assert!(!dir.path().join("locks/00ff.lock").exists());
         unfinished.finish().unwrap();
         drop((living, next));
-        assert_eq!(names(dir.path()), ["index/a", "packs/aa/living"]);
+        let mut left = foreign.to_vec();
+        left.extend(["index/a".to_owned(), "packs/aa/living".to_owned()]);
+        left.sort();
+        assert_eq!(names(dir.path()), left);
     }
 
     #[test]
