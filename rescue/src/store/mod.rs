@@ -3,11 +3,12 @@
 //! Every distinct chunk is stored once, every image lists all its chunks, and the appearance of a manifest is the
 //! commit: before it there is no image, after it nothing it needs is missing.
 //!
-//! [`Store::open`] reads indexes and adopts packs that have none, [`Store::writer`] stores chunks and commits an image,
+//! [`Store::look`] tells what a path is before anything is written there; [`Store::open`] reads indexes and adopts packs that have none, [`Store::writer`] stores chunks and commits an image,
 //! [`Store::reader`] gives chunks back, [`Store::verify`] reads everything there is.
 
 pub mod backend;
 pub mod config;
+mod create;
 pub mod damage;
 pub mod error;
 pub mod frame;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     config::CreateOptions,
+    create::Look,
     damage::{ImageDamage, PackDamage, Verified},
     error::{Error, Problem},
     frame::{Decoder, EncodedFrame, Encoder},

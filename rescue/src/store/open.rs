@@ -1,8 +1,7 @@
-//! Making a store and opening one: indexes first, then packs, and whatever is wrong is noted and gone round.
+//! Opening a store: indexes first, then packs, and whatever is wrong is noted and gone round.
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
     io,
     path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -19,11 +18,6 @@ use super::{
     shelf::Shelf,
 };
 use crate::extent::Extent;
-
-/// Names that a folder may hold and still count as empty: a file system's own, and what a store that was never
-/// finished leaves.
-const EMPTY_MEANS: [&str; 9] =
-    ["lost+found", "System Volume Information", "$RECYCLE.BIN", "locks", "packs", "index", "images", "undo", "damaged"];
 
 /// A store, open. Clones are the same store.
 #[derive(Clone)]
@@ -51,28 +45,6 @@ struct Repairs {
 }
 
 impl Store {
-    /// Makes a store in `path`, an empty folder or one that does not exist yet.
-    ///
-    /// # Errors
-    /// [`Error::Foreign`] when something else lives there, [`Error::Refused`] when a store does.
-    pub fn create(path: &Path, options: CreateOptions) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        fs::create_dir_all(path).map_err(Error::io("creating", &name))?;
-        // Two that create the same store at once would each know another id. Without locks that risk remains.
-        let folder = File::open(path).map_err(Error::io("opening", &name))?;
-        let _ = folder.lock();
-        if let Some(found) = first_foreign(path).map_err(Error::io("listing", &name))? {
-            return Err(Error::Foreign { path: path.to_owned(), found });
-        }
-        let backend = FolderBackend::new(path).map_err(Error::io("opening", &name))?;
-        let store = Self::create_on(Arc::new(backend), options)?;
-        if let Some(parent) = path.parent() {
-            // Some file systems cannot sync a folder; the store itself is durable.
-            let _ = File::open(parent).and_then(|folder| folder.sync_all());
-        }
-        Ok(store)
-    }
-
     /// Makes a store on a backend that holds none.
     ///
     /// # Errors
@@ -98,17 +70,6 @@ impl Store {
             Error::NotAStore { .. } => Error::NotAStore { path: path.to_owned() },
             other => other,
         })
-    }
-
-    /// Opens the store in `path`, or makes one with chunks of 1 MiB where there is none.
-    ///
-    /// # Errors
-    /// As [`Store::open`] and [`Store::create`].
-    pub fn open_or_create(path: &Path) -> Result<Self, Error> {
-        match Self::open(path) {
-            Err(Error::NotAStore { .. }) => Self::create(path, CreateOptions::default()),
-            other => other,
-        }
     }
 
     /// Opens the store on a backend.
@@ -254,17 +215,6 @@ impl Store {
     pub(super) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
         self.inner.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns the first thing in a folder that keeps it from becoming a store.
-fn first_foreign(path: &Path) -> io::Result<Option<String>> {
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name != config::NAME && !EMPTY_MEANS.contains(&name.as_str()) && !name.starts_with(".tmp-") {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
 }
 
 /// Reads what the store agrees on; where the file is lost or damaged, the packs tell it as well.

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod flips;
 mod hostile;
+mod look;
 mod support;
 mod writers;
 
