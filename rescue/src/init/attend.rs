@@ -14,10 +14,10 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    Ending, Machine,
     cmdline::Then,
     console::Console,
     log::{self, Level},
+    machine::{Ending, Machine},
     supervise::{Answer, Child, Next, Supervisor},
     unattended,
 };

@@ -16,6 +16,7 @@ pub mod supervise;
 pub mod unattended;
 
 mod attend;
+mod machine;
 
 use std::{
     fs,
@@ -29,54 +30,26 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use nix::sys::signal::{SigSet, Signal};
+use crossbeam_channel::{Receiver, unbounded};
 
+pub use self::machine::Ending;
 use self::{
     console::{Console, Role},
     hotplug::Devices,
     log::Level,
+    machine::{EndSignals, Machine},
     modules::Loader,
     supervise::{Child, Next},
 };
-use crate::sys::{power, process, process::Reaper, tty, uevent::Listener};
-
-/// How the machine ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It goes off.
-    PowerOff,
-    /// It starts again.
-    Reboot,
-}
-
-/// What PID 1's threads share.
-struct Machine {
-    reaper: Reaper,
-    devices: Devices,
-    parsed: cmdline::Parsed,
-    endings: Sender<Ending>,
-    ending: AtomicBool,
-}
-
-impl Machine {
-    /// Asks for the machine's end; the first to ask decides.
-    fn end(&self, how: Ending) {
-        if !self.ending.swap(true, Ordering::SeqCst) {
-            let _ = self.endings.send(how);
-        }
-    }
-
-    fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::SeqCst)
-    }
-}
+use crate::sys::{power, process, tty, uevent::Listener};
 
 /// How long programs have to end before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Is PID 1, for as long as the machine runs.
 pub fn main() -> ! {
+    // Before any thread: one that was started without the block would die of such a signal, and the kernel with it.
+    let signals = EndSignals::block();
     std::panic::set_hook(Box::new(|fault| log::line(Level::Error, fault)));
     let (endings, asked) = unbounded();
     step("mounting", mounts::mount_all);
@@ -86,7 +59,7 @@ pub fn main() -> ! {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let devices = Devices::new(Loader::for_running_kernel(&line));
     let parsed = cmdline::parse(&line);
-    let machine = Arc::new(Machine { reaper: Reaper::new(), devices, parsed, endings, ending: AtomicBool::new(false) });
+    let machine = Arc::new(Machine::new(devices, parsed, signals, endings));
     step("starting", || start(&machine, &line));
     loop {
         wait_for_end(&machine, &asked);
@@ -141,7 +114,7 @@ fn start(machine: &Arc<Machine>, line: &str) -> io::Result<()> {
             reaping.reaper.collect_one();
         }
     });
-    step("waiting for signals", || listen_for_signals(machine));
+    listen_for_signals(machine);
     step("loading drivers", || load_drivers(machine));
     let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
     let consoles = console::consoles(line, &active, &|name| Path::new("/dev").join(name).exists());
@@ -149,28 +122,15 @@ fn start(machine: &Arc<Machine>, line: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that ask PID 1 for an end: Ctrl-Alt-Del, and what `poweroff`, `halt` and `reboot` of busybox send.
-const END_SIGNALS: [(Signal, Ending); 5] = [
-    (Signal::SIGINT, Ending::Reboot),
-    (Signal::SIGTERM, Ending::Reboot),
-    (Signal::SIGUSR1, Ending::PowerOff),
-    (Signal::SIGUSR2, Ending::PowerOff),
-    (Signal::SIGPWR, Ending::PowerOff),
-];
-
-fn listen_for_signals(machine: &Arc<Machine>) -> io::Result<()> {
-    let set: SigSet = END_SIGNALS.iter().map(|(signal, _)| *signal).collect();
-    // Threads started from here on inherit the block; the one or two before it ignore these signals by default.
-    set.thread_block()?;
+fn listen_for_signals(machine: &Arc<Machine>) {
     let machine = Arc::clone(machine);
-    forever("signals", move || {
-        let Ok(signal) = set.wait() else { return };
-        if let Some((_, how)) = END_SIGNALS.iter().find(|(known, _)| *known == signal) {
+    forever("signals", move || match machine.signals.next() {
+        Ok((signal, how)) => {
             log::line(Level::Info, format!("{signal} asks for {how:?}"));
-            machine.end(*how);
+            machine.end(how);
         }
+        Err(error) => log::error("waiting for signals", &error),
     });
-    Ok(())
 }
 
 fn load_drivers(machine: &Arc<Machine>) -> io::Result<()> {
@@ -248,7 +208,7 @@ fn wait_for_end(machine: &Machine, asked: &Receiver<Ending>) {
     log::error("the kernel did not end", &error);
     say("The machine did not end by itself. It is safe to switch it off.");
     // Not again at once: whoever asked may ask again.
-    machine.ending.store(false, Ordering::SeqCst);
+    machine.go_on();
 }
 
 /// Writes a line to `/dev/console`.

@@ -49,8 +49,6 @@ impl End {
 pub fn give_terminal(command: &mut Command, terminal: &File) -> io::Result<()> {
     command.stdin(Stdio::from(terminal.try_clone()?)).stdout(Stdio::from(terminal.try_clone()?));
     let enter = || {
-        // PID 1 blocks the signals it waits for, and a child would inherit that.
-        SigSet::empty().thread_set_mask()?;
         nix::unistd::setsid()?;
         // SAFETY: TIOCSCTTY takes an integer and touches no memory of ours. 1 takes the terminal from a session that
         // still holds it: of a crashed program something may live on.
@@ -58,7 +56,7 @@ pub fn give_terminal(command: &mut Command, terminal: &File) -> io::Result<()> {
         Errno::result(result)?;
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes three system calls and nothing else: no memory is taken and no
+    // SAFETY: between fork and exec the closure makes two system calls and nothing else: no memory is taken and no
     // lock, whatever the other threads of this process held when it was forked.
     unsafe { command.pre_exec(enter) };
     Ok(())
@@ -88,11 +86,16 @@ impl Reaper {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts `command` and returns its process id and the reading end of whatever pipe its standard error is.
+    /// Starts `command` with no signal blocked, and returns its process id and the reading end of whatever pipe its
+    /// standard error is.
     ///
     /// # Errors
     /// What the kernel said, to fork or to exec.
     pub fn spawn(&self, command: &mut Command) -> io::Result<(i32, Option<std::process::ChildStderr>)> {
+        // PID 1 blocks the signals it waits for, and a child would inherit that: it could not even be asked to end.
+        let unblock = || Ok(SigSet::empty().thread_set_mask()?);
+        // SAFETY: between fork and exec the closure makes one system call and nothing else.
+        unsafe { command.pre_exec(unblock) };
         let mut children = self.lock();
         let mut child = command.spawn()?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
@@ -211,6 +214,8 @@ mod tests {
             assert!(status.success());
             return;
         }
+        // As PID 1 does. A child that inherited it would sleep through what is sent at the end.
+        SigSet::from(Signal::SIGTERM).thread_block().unwrap();
         let reaper = Arc::new(Reaper::new());
         let collector = Arc::clone(&reaper);
         std::thread::spawn(move || {

@@ -143,7 +143,7 @@ fn the_result_line_is_the_report_with_its_exit_code() {
 #[test]
 fn the_end_follows_the_outcome() {
     for (line, complete, otherwise) in [
-        ("rescue.then=poweroff", exit::POWER_OFF, exit::POWER_OFF),
+        ("rescue.then=poweroff", exit::POWER_OFF, exit::STAY),
         ("rescue.then=poweroff rescue.failed=stay", exit::POWER_OFF, exit::STAY),
         ("rescue.then=reboot rescue.failed=poweroff", exit::REBOOT, exit::POWER_OFF),
         ("", exit::STAY, exit::STAY),
