@@ -69,12 +69,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Returns a machine that nobody has asked to end; who asks is heard at the other side of `endings`.
-    pub(super) fn new(
-        devices: Devices,
-        parsed: cmdline::Parsed,
-        signals: EndSignals,
-        endings: Sender<Ending>,
-    ) -> Self {
+    pub(super) fn new(devices: Devices, parsed: cmdline::Parsed, signals: EndSignals, endings: Sender<Ending>) -> Self {
         Self { reaper: Reaper::new(), devices, parsed, signals, endings, ending: AtomicBool::new(false) }
     }
 
