@@ -67,24 +67,6 @@ fn named(name: &str) -> Detected {
     Detected { name: name.to_owned(), version: None, label: None, uuid: None, block_size: None, state: State::Unknown }
 }
 
-/// Returns the text in a field that is padded with zeros or spaces; `None` for an empty one.
-#[must_use]
-pub fn text(field: &[u8]) -> Option<String> {
-    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-    let text = String::from_utf8_lossy(field.get(..end)?);
-    let trimmed = text.trim_end();
-    (!trimmed.is_empty()).then(|| trimmed.to_owned())
-}
-
-/// Returns the text in a field of UTF-16, little endian, that ends at its first zero.
-#[must_use]
-pub fn utf16(field: &[u8]) -> Option<String> {
-    let units = field.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).take_while(|unit| *unit != 0);
-    let text = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>();
-    let trimmed = text.trim_end();
-    (!trimmed.is_empty()).then(|| trimmed.to_owned())
-}
-
 /// Returns the UUID in the 16 bytes at `offset`, where it is not all zero.
 fn uuid_at(bytes: &[u8], offset: usize) -> Option<String> {
     let raw: [u8; 16] = Fields(bytes).array(offset).ok()?;

@@ -6,6 +6,7 @@
 pub mod detect;
 pub mod ext;
 pub mod fat;
+mod label;
 pub mod map;
 mod reader;
 pub mod swap;

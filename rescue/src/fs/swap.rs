@@ -11,7 +11,7 @@
 
 use uuid::Uuid;
 
-use super::{Detected, State, Survey};
+use super::{Detected, State, Survey, label::text};
 use crate::{
     block::ReadAt,
     bytes::Fields,
@@ -48,7 +48,7 @@ fn detect_with(region: &dyn ReadAt, page: usize) -> Option<Detected> {
         Some(Detected {
             name: name.to_owned(),
             version: Some(version.to_owned()),
-            label: super::detect::text(f.slice(1052, 16).ok()?).filter(|_| header),
+            label: text(f.slice(1052, 16).ok()?).filter(|_| header),
             uuid: (header && uuid != [0; 16]).then(|| Uuid::from_bytes(uuid).to_string()),
             block_size: u32::try_from(page).ok(),
             state,

@@ -158,3 +158,26 @@ fn the_slack_behind_the_last_cluster_is_kept_and_fsinfo_is_not_believed() {
     assert!(survey.notes[0].contains("FSInfo"), "{:?}", survey.notes);
     assert!(survey.allocated.total() < 20 * MIB);
 }
+
+#[test]
+fn more_directories_than_are_read_keep_the_volume_whole() {
+    let bench = Bench::new();
+    let len = 300 * MIB;
+    let image = bench.blank("image", len);
+    // Clusters of 64 KiB: each folder takes one, and 64 MiB of them are read.
+    run("mkfs.fat", &["-F", "16", "-s", "128", &image]);
+    let folders = (0..1100).map(|number| format!("::up/{number}")).collect::<Vec<_>>();
+    let mut args = vec!["-i", &image, "::up"];
+    args.extend(folders.iter().take(900).map(String::as_str));
+    run("mmd", &args);
+    let few = survey_bytes(&fs::read(&image).unwrap());
+    assert!(few.widened.is_empty() && few.allocated.total() < 100 * MIB, "{:?}", few.widened);
+
+    let mut args = vec!["-i", &image];
+    args.extend(folders.iter().skip(900).map(String::as_str));
+    run("mmd", &args);
+    let many = survey_bytes(&fs::read(&image).unwrap());
+    assert_eq!(many.allocated.total(), len);
+    assert!(many.widened[0].contains("more directories than are compared"), "{:?}", many.widened);
+    assert_eq!(many.detected.unwrap().state, State::Clean, "nothing is known to be damaged");
+}

@@ -4,8 +4,8 @@
 
 use uuid::Uuid;
 
-use super::{Detected, Probe, named, text, uuid_at};
-use crate::{bytes::Fields, units::KIB};
+use super::{Detected, Probe, named, uuid_at};
+use crate::{bytes::Fields, fs::label::text, units::KIB};
 
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {

@@ -2,8 +2,12 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::{Detected, Probe, named, text, utf16, uuid_at};
-use crate::{bytes::Fields, units::KIB};
+use super::{Detected, Probe, named, uuid_at};
+use crate::{
+    bytes::Fields,
+    fs::label::{text, utf16},
+    units::KIB,
+};
 
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {

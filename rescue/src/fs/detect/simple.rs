@@ -2,7 +2,8 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::{Detected, Probe, named, text, uuid_at};
+use super::{Detected, Probe, named, uuid_at};
+use crate::fs::label::text;
 
 /// Where a magic number is, and where label and UUID are, counted from `base`.
 struct Signature {

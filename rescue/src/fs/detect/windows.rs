@@ -2,8 +2,8 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::{Detected, Probe, State, named, utf16};
-use crate::bytes::Fields;
+use super::{Detected, Probe, State, named};
+use crate::{bytes::Fields, fs::label::utf16};
 
 /// Lists what is there; at most one, since all begin in the boot sector.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {

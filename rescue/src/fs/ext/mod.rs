@@ -13,7 +13,7 @@ pub mod map;
 pub mod superblock;
 pub mod walk;
 
-use super::{Detected, State, Survey, reader::SmallReader};
+use super::{Detected, State, Survey, label::text, reader::SmallReader};
 use crate::{block::ReadAt, bytes::Fields, units::KIB};
 use groups::{Format, Groups};
 use superblock::{Geometry, Superblock, feature};
@@ -64,7 +64,7 @@ fn describe(sb: &Superblock, state: State) -> Detected {
     Detected {
         name: sb.name().to_owned(),
         version: Some(format!("{}.{}", sb.s_rev_level, sb.s_minor_rev_level)),
-        label: super::detect::text(&sb.s_volume_name),
+        label: text(&sb.s_volume_name),
         uuid: sb.uuid(),
         block_size: sb.block_size(),
         state,

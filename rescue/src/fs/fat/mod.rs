@@ -13,6 +13,7 @@ use crate::{
     extent::{Extent, ExtentSet},
 };
 use bpb::{Bpb, Kind};
+use walk::Doubt;
 
 /// Names the FAT file system in `region`.
 #[must_use]
@@ -63,7 +64,15 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String
         widened: Vec::new(),
         notes: Vec::new(),
     };
-    walk::check(region, &bpb, &table)?;
+    match walk::check(region, &bpb, &table) {
+        Ok(()) => {}
+        Err(Doubt::Damage(reason)) => return Err(reason),
+        // Nothing contradicts the FAT, but nothing vouches for it either.
+        Err(Doubt::TooMany) => {
+            let reason = "kept whole: it has more directories than are compared with the FAT";
+            return Ok(Survey::whole(region.len(), Some(detected.clone()), reason));
+        }
+    }
     let mut builder = MapBuilder::new();
     builder.insert(Extent::new(0, bpb.data_offset));
     runs_of_ones(&table.used, bpb.clusters, |from, to| {

@@ -12,15 +12,30 @@ use super::{
     bpb::{Bpb, Kind},
     table::{Links, Table},
 };
-use crate::{block::ReadAt, bytes::Fields, fs::detect};
+use crate::{block::ReadAt, bytes::Fields, fs::label::text};
 
 const DIRECTORY: u8 = 0x10;
 const LABEL: u8 = 0x08;
 const LONG_NAME: u8 = 0x0f;
-/// Bytes of directories read at most (two million entries); a volume with more is taken from its FAT alone.
+/// Bytes of directories read at most (two million entries); a volume with more is kept whole.
 const BUDGET: u64 = 64 << 20;
 /// The longest directory: 65536 entries.
 const MAX_DIR: u64 = 65536 * 32;
+
+/// Why the directories do not vouch for the FAT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// They contradict it, or cannot be read: the reason.
+    Damage(String),
+    /// There are more of them than are read, so that nobody knows.
+    TooMany,
+}
+
+/// Why reading a directory ended before its end.
+enum Stop {
+    Unreadable,
+    Budget,
+}
 
 /// Where a directory is.
 #[derive(Clone, Copy)]
@@ -38,45 +53,41 @@ const fn root(bpb: &Bpb) -> Dir {
     }
 }
 
-/// Calls `each` with the entries of a directory until it returns `false`. Returns `false` when something in it could
-/// not be read or `budget` was used up.
+/// Calls `each` with the entries of a directory until it returns `false`.
+///
+/// * `budget`: bytes that may be read of chains; what was read is taken from it.
 fn entries(
     region: &dyn ReadAt,
     bpb: &Bpb,
     dir: Dir,
     budget: &mut u64,
     each: &mut dyn FnMut(Fields<'_>) -> bool,
-) -> bool {
+) -> Result<(), Stop> {
     let read = |offset: u64, len: u64| {
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        region.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
+        region.read_exact_at(&mut bytes, offset).map(|()| bytes).map_err(|_| Stop::Unreadable)
     };
     let mut feed = |bytes: &[u8]| {
         bytes.chunks_exact(32).map(Fields).all(|entry| entry.u8(0).is_ok_and(|first| first != 0) && each(entry))
     };
     let mut links = Links::new(region, bpb);
     match dir {
-        Dir::Fixed => match read(bpb.root_offset, bpb.root_len) {
-            Some(bytes) => {
-                feed(&bytes);
-                true
-            }
-            None => false,
-        },
+        Dir::Fixed => {
+            feed(&read(bpb.root_offset, bpb.root_len)?);
+            Ok(())
+        }
         Dir::Chain(mut cluster) => {
             let mut left = MAX_DIR.div_ceil(bpb.cluster.max(1));
             loop {
-                let Some(offset) = bpb.cluster_offset(cluster) else { return true };
-                let Some(rest) = budget.checked_sub(bpb.cluster) else { return false };
-                *budget = rest;
-                let Some(bytes) = read(offset, bpb.cluster) else { return false };
-                if !feed(&bytes) {
-                    return true;
+                let Some(offset) = bpb.cluster_offset(cluster) else { return Ok(()) };
+                *budget = budget.checked_sub(bpb.cluster).ok_or(Stop::Budget)?;
+                if !feed(&read(offset, bpb.cluster)?) {
+                    return Ok(());
                 }
                 left = left.saturating_sub(1);
                 match links.next(cluster).filter(|_| left > 0) {
                     Some(next) => cluster = next,
-                    None => return true,
+                    None => return Ok(()),
                 }
             }
         }
@@ -87,7 +98,8 @@ fn entries(
 #[must_use]
 pub fn label(region: &dyn ReadAt, bpb: &Bpb) -> Option<String> {
     let mut found = None;
-    entries(region, bpb, root(bpb), &mut { MAX_DIR }, &mut |entry| {
+    // A label that cannot be read is none: what else is there is for `check` to say.
+    let _ = entries(region, bpb, root(bpb), &mut { MAX_DIR }, &mut |entry| {
         let deleted = entry.u8(0) == Ok(0xe5);
         let kind = entry.u8(11).unwrap_or(0);
         if !deleted && kind & (LABEL | DIRECTORY) == LABEL && kind != LONG_NAME {
@@ -96,7 +108,7 @@ pub fn label(region: &dyn ReadAt, bpb: &Bpb) -> Option<String> {
             if name.first() == Some(&5) {
                 name.iter_mut().take(1).for_each(|byte| *byte = 0xe5);
             }
-            found = detect::text(&name);
+            found = text(&name);
             return false;
         }
         true
@@ -107,12 +119,12 @@ pub fn label(region: &dyn ReadAt, bpb: &Bpb) -> Option<String> {
 /// Checks that the first cluster of every file and directory is in `table`.
 ///
 /// # Errors
-/// Why the volume is kept whole: a chain is lost, or a directory is not where it must be.
-pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), String> {
+/// Why the volume is kept whole: a chain is lost, a directory is not where it must be, or there are too many to tell.
+pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), Doubt> {
     let mut budget = BUDGET.max(bpb.cluster);
     let (mut todo, mut seen) = (vec![root(bpb)], BTreeSet::new());
     if let (Kind::Fat32, false) = (bpb.kind, table.is_used(bpb.root_cluster)) {
-        return Err(format!("the root directory is at cluster {}, which is free", bpb.root_cluster));
+        return Err(Doubt::Damage(format!("the root directory is at cluster {}, which is free", bpb.root_cluster)));
     }
     while let Some(dir) = todo.pop() {
         let mut lost = None;
@@ -120,7 +132,7 @@ pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), String
             Dir::Chain(cluster) if cluster != bpb.root_cluster => Some(cluster),
             _ => None,
         };
-        let whole = entries(region, bpb, dir, &mut budget, &mut |entry| {
+        let read = entries(region, bpb, dir, &mut budget, &mut |entry| {
             let first = entry.u8(0).unwrap_or(0xe5);
             let kind = entry.u8(11).unwrap_or(0);
             if first == 0xe5 || kind & 0x3f == LONG_NAME || kind & LABEL != 0 {
@@ -148,14 +160,12 @@ pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), String
             true
         });
         if let Some(lost) = lost {
-            return Err(lost);
+            return Err(Doubt::Damage(lost));
         }
-        if !whole && budget < bpb.cluster {
-            break;
-        }
-        if !whole {
-            return Err("a directory cannot be read".to_owned());
-        }
+        read.map_err(|stop| match stop {
+            Stop::Unreadable => Doubt::Damage("a directory cannot be read".to_owned()),
+            Stop::Budget => Doubt::TooMany,
+        })?;
     }
     Ok(())
 }
