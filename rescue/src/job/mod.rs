@@ -9,7 +9,7 @@ pub mod cancel;
 mod capture;
 mod chunks;
 mod error;
-mod failure;
+pub mod failure;
 mod guard;
 mod meter;
 pub mod monitor;

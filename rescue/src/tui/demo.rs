@@ -13,9 +13,9 @@ use std::{
 
 use super::{
     Error, Exit,
-    app::Options,
     backend::{Backend, Holds, Need, Place, Planned},
     run,
+    state::Options,
     theme::Theme,
 };
 use crate::{

@@ -9,11 +9,11 @@ use std::{
 use crossbeam_channel::Sender;
 
 use super::{
-    app::{Effect, Msg, NoPlan},
     backend::{Backend, Planned},
+    message::{Effect, Msg, NoPlan, Ticket},
     text,
 };
-use crate::job::{Cancel, Event, Job, Monitor, Outcome, Report, plan};
+use crate::job::{Cancel, Event, Job, Monitor, Report, failure::panic_text, plan};
 
 /// The plan that is being made, kept or run.
 #[derive(Default)]
@@ -22,7 +22,6 @@ struct Slot {
     generation: u64,
     plan: Option<Box<dyn Planned>>,
     cancel: Cancel,
-    job: Option<Job>,
 }
 
 /// Carries out effects.
@@ -74,7 +73,7 @@ impl Engine {
                 let _turn = lock(&disks);
                 Msg::PlacesClosed(guarded(|| backend.close_places()))
             }),
-            Effect::RunPlan => self.run_plan(),
+            Effect::RunPlan(job) => self.run_plan(job),
             Effect::CancelJob => lock(&self.slot).cancel.cancel(),
             Effect::Beep | Effect::Repaint | Effect::Exit(_) => {}
         }
@@ -82,7 +81,7 @@ impl Engine {
 
     /// Raises the flag of whatever is planned or runs, and gives the plan up.
     pub fn stop(&self) {
-        self.renew(None);
+        self.renew();
     }
 
     fn answer(&self, work: impl FnOnce() -> Msg + Send + 'static) {
@@ -95,18 +94,17 @@ impl Engine {
     }
 
     /// Gives up the plan there is and returns the number of the next one, with its flag.
-    fn renew(&self, job: Option<Job>) -> (u64, Cancel) {
+    fn renew(&self) -> (u64, Cancel) {
         let mut slot = lock(&self.slot);
         slot.cancel.cancel();
         slot.generation += 1;
         slot.cancel = Cancel::new();
-        slot.job = job;
         slot.plan = None;
         (slot.generation, slot.cancel.clone())
     }
 
-    fn make_plan(&self, ticket: super::app::Ticket, job: Job) {
-        let (generation, cancel) = self.renew(Some(job.clone()));
+    fn make_plan(&self, ticket: Ticket, job: Job) {
+        let (generation, cancel) = self.renew();
         let (backend, disks, slot) = (Arc::clone(&self.backend), Arc::clone(&self.disks), Arc::clone(&self.slot));
         let reporter = Reporter(self.out.clone());
         self.answer(move || {
@@ -123,63 +121,33 @@ impl Engine {
                 }
                 Ok(Err(plan::Error::Refused(why))) => Err(NoPlan { refused: true, why }),
                 Ok(Err(error)) => Err(NoPlan { refused: false, why: error.to_string() }),
-                Err(panic) => Err(NoPlan { refused: false, why: panic_words(panic.as_ref()) }),
+                Err(panic) => Err(NoPlan { refused: false, why: panic_text(panic.as_ref()) }),
             };
             Msg::Planned(ticket, result)
         });
     }
 
-    fn run_plan(&self) {
-        let (plan, cancel, job) = {
+    fn run_plan(&self, job: Job) {
+        let (plan, cancel) = {
             let mut slot = lock(&self.slot);
-            (slot.plan.take(), slot.cancel.clone(), slot.job.clone())
+            (slot.plan.take(), slot.cancel.clone())
         };
         let reporter = Reporter(self.out.clone());
         self.answer(move || {
-            let report = match plan {
+            let run = match plan {
                 Some(plan) => catch_unwind(AssertUnwindSafe(|| plan.run(&reporter, &cancel)))
-                    .unwrap_or_else(|panic| failed(job.as_ref(), panic_words(panic.as_ref()))),
-                None => failed(job.as_ref(), text::PLAN_GONE.to_owned()),
+                    .map_err(|panic| panic_text(panic.as_ref())),
+                None => Err(text::PLAN_GONE.to_owned()),
             };
+            let report = run.unwrap_or_else(|why| Report::not_run(&job, &plan::Error::Failed(why)));
             Msg::Finished(Box::new(report))
         });
     }
 }
 
-/// Returns the report of a job that ended without one.
-fn failed(job: Option<&Job>, why: String) -> Report {
-    let (name, disk) = match job {
-        Some(Job::Capture(job)) => ("capture", job.disk.to_string()),
-        Some(Job::Restore(job)) => ("restore", job.disk.to_string()),
-        Some(Job::Verify(_)) | None => ("verify", String::new()),
-    };
-    Report {
-        job: name.to_owned(),
-        outcome: Outcome::Failed,
-        disk,
-        image: None,
-        disk_bytes: 0,
-        allocated_bytes: 0,
-        stored_bytes: 0,
-        deduplicated_bytes: 0,
-        stages: Vec::new(),
-        problems: Vec::new(),
-        error: Some(why),
-        refused: false,
-    }
-}
-
 /// Turns a panic into an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_words(panic.as_ref())))
-}
-
-fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
-    let what = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    match what {
-        Some(what) => format!("{}: {what}", text::WORKER_PANIC),
-        None => text::WORKER_PANIC.to_owned(),
-    }
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))
 }
 
 /// Locks; what a panicking holder left behind is whole, because every change under these locks is one assignment.

@@ -1,167 +1,25 @@
 //! The steps of a job, from choosing a store to its result. Going back keeps what was chosen; only the typed
 //! confirmation is forgotten, so that Enter alone never writes.
 
-use std::{collections::VecDeque, path::PathBuf, time::Duration};
-
-use tui_input::Input;
+use std::path::PathBuf;
 
 use super::{
     Exit,
-    app::{Effect, Load, NoPlan, Overlay, Screen, State, moved},
     backend::{Holds, Need, Place},
+    disks::moved,
     keymap::Cmd,
-    meter::Meter,
+    message::{Effect, NoPlan},
+    state::{Flow, Kind, Load, Overlay, Running, Screen, State},
     text,
 };
 use crate::{
     block::{DiskRef, Identity},
     job::{
-        CaptureJob, Event, ImageRef, Job, Phase, Progress, Report, RestoreJob, VerifyJob, default_level,
+        CaptureJob, ImageRef, Job, RestoreJob, VerifyJob, default_level,
         view::{DiskView, ImageView, PlanView, StoreView},
     },
     store::manifest::ImageState,
 };
-
-/// Problems kept for the screen; a dying disk has thousands, and the report counts them all.
-const PROBLEMS_KEPT: usize = 100;
-
-/// What a person set out to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Image a disk.
-    Capture,
-    /// Write an image back.
-    Restore,
-    /// Check a store or an image.
-    Verify,
-    /// Look at what the stores hold.
-    Browse,
-}
-
-/// A job being put together, running, or ended.
-#[derive(Clone, Debug)]
-pub struct Flow {
-    /// What it is about.
-    pub kind: Kind,
-    /// The disk that is read, or will be overwritten.
-    pub disk: Option<DiskView>,
-    /// The store's folder, once it is chosen and open.
-    pub store: Option<PathBuf>,
-    /// What the person calls that store.
-    pub store_name: String,
-    /// The place it is in, where it was chosen from the list.
-    pub place: Option<Place>,
-    /// The store is being opened.
-    pub opening: bool,
-    /// What is damaged in it, as far as listing it shows.
-    pub store_problems: Vec<String>,
-    /// Its images.
-    pub images: Load<Vec<ImageView>>,
-    /// The marked line of the images.
-    pub image_cursor: usize,
-    /// The chosen one.
-    pub image: Option<ImageView>,
-    /// The marked disk to overwrite.
-    pub target_cursor: usize,
-    /// What is planned.
-    pub job: Option<Job>,
-    /// Its plan.
-    pub plan: Load<PlanView>,
-    /// Whether there is no plan because the job must not be done.
-    pub refused: bool,
-    /// Lines of the plan scrolled away.
-    pub plan_top: usize,
-    /// The typed confirmation.
-    pub typed: Input,
-    /// It was wrong at the last Enter.
-    pub wrong: bool,
-    /// The running job.
-    pub running: Running,
-    /// How it ended.
-    pub report: Option<Report>,
-}
-
-/// One phase of a running job.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PhaseLine {
-    /// Which.
-    pub phase: Phase,
-    /// When it began.
-    pub began: Duration,
-    /// When the next one began.
-    pub ended: Option<Duration>,
-    /// How far it is.
-    pub progress: Progress,
-}
-
-/// A running job, as told so far.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Running {
-    /// When it began.
-    pub began: Duration,
-    /// Its phases, in order; the last one is under way.
-    pub phases: Vec<PhaseLine>,
-    /// Speed and time left of the phase under way.
-    pub meter: Meter,
-    /// What went wrong, the latest last.
-    pub problems: VecDeque<String>,
-    /// How much went wrong.
-    pub problem_count: usize,
-    /// It was told to stop.
-    pub cancelling: bool,
-}
-
-impl Flow {
-    fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            disk: None,
-            store: None,
-            store_name: String::new(),
-            place: None,
-            opening: false,
-            store_problems: Vec::new(),
-            images: Load::Idle,
-            image_cursor: 0,
-            image: None,
-            target_cursor: 0,
-            job: None,
-            plan: Load::Idle,
-            refused: false,
-            plan_top: 0,
-            typed: Input::default(),
-            wrong: false,
-            running: Running::default(),
-            report: None,
-        }
-    }
-
-    /// Tells whether the list of images begins with a line for the whole store.
-    #[must_use]
-    pub fn whole_store_row(&self) -> bool {
-        self.kind == Kind::Verify
-    }
-
-    /// Returns how many lines the list of images has.
-    #[must_use]
-    pub fn image_rows(&self) -> usize {
-        self.images.ready().map_or(0, |images| images.len() + usize::from(self.whole_store_row()))
-    }
-
-    /// Returns the marked image; `None` on the line for the whole store.
-    #[must_use]
-    pub fn marked_image(&self) -> Option<&ImageView> {
-        let index = self.image_cursor.checked_sub(usize::from(self.whole_store_row()))?;
-        self.images.ready()?.get(index)
-    }
-
-    /// Tells whether the image a job was about can be verified.
-    #[must_use]
-    pub fn can_verify_result(&self) -> bool {
-        let about_image = self.report.as_ref().is_some_and(|report| report.image.is_some());
-        about_image && self.store.is_some() && !matches!(self.job, Some(Job::Verify(_)))
-    }
-}
 
 /// Choosing.
 impl State {
@@ -173,17 +31,6 @@ impl State {
         self.flow = Some(flow);
         self.screen = Screen::Stores;
         if matches!(self.places.list, Load::Idle | Load::Failed(_)) { self.load_places() } else { Vec::new() }
-    }
-
-    pub(super) fn load_places(&mut self) -> Vec<Effect> {
-        self.places.list = Load::Loading;
-        vec![Effect::LoadPlaces]
-    }
-
-    /// Returns how many places are listed.
-    #[must_use]
-    pub fn place_count(&self) -> usize {
-        self.places.list.ready().map_or(0, Vec::len)
     }
 
     pub(super) fn places_listed(&mut self, result: Result<Vec<Place>, String>) {
@@ -395,13 +242,6 @@ impl State {
         disk.in_use.first().map(|_| text::UNFIT_IN_USE.to_owned())
     }
 
-    pub(super) fn clamp_targets(&mut self) {
-        let last = self.disk_count().saturating_sub(1);
-        if let Some(flow) = &mut self.flow {
-            flow.target_cursor = flow.target_cursor.min(last);
-        }
-    }
-
     fn targets_command(&mut self, cmd: Cmd) -> Vec<Effect> {
         let count = self.disk_count();
         match cmd {
@@ -541,100 +381,17 @@ impl State {
 
     fn start(&mut self) -> Vec<Effect> {
         let Some(flow) = &mut self.flow else { return Vec::new() };
+        let Some(job) = flow.job.clone() else { return Vec::new() };
         flow.running = Running { began: self.now, ..Running::default() };
         flow.report = None;
         self.screen = Screen::Running;
         self.log.add(self.now, text::LOG_STARTED);
-        vec![Effect::RunPlan]
+        vec![Effect::RunPlan(job)]
     }
 }
 
-/// Running and ended.
+/// Ended.
 impl State {
-    pub(super) fn job_event(&mut self, event: Event) {
-        let now = self.now;
-        let Some(flow) = &mut self.flow else { return };
-        let running = &mut flow.running;
-        match event {
-            Event::Phase { phase } => {
-                running.enter(phase, now);
-                self.log.add(now, text::phase(phase));
-            }
-            Event::Progress { phase, progress } => {
-                running.enter(phase, now);
-                if let Some(line) = running.phases.iter_mut().find(|line| line.phase == phase) {
-                    line.progress = progress;
-                }
-            }
-            Event::Problem { what } => {
-                if running.problems.len() == PROBLEMS_KEPT {
-                    running.problems.pop_front();
-                }
-                running.problems.push_back(what.clone());
-                running.problem_count += 1;
-                self.log.add(now, what);
-            }
-        }
-    }
-
-    pub(super) fn tick_job(&mut self) {
-        let now = self.now;
-        if self.screen == Screen::Running
-            && let Some(flow) = &mut self.flow
-            && let Some(line) = flow.running.phases.last()
-        {
-            let done = line.progress.done;
-            flow.running.meter.note(now, done);
-        }
-    }
-
-    fn running_command(&mut self, cmd: Cmd) -> Vec<Effect> {
-        if cmd == Cmd::Cancel {
-            self.overlay = Some(Overlay::AskCancel);
-        }
-        Vec::new()
-    }
-
-    pub(super) fn cancel_job(&mut self) -> Vec<Effect> {
-        match &mut self.flow {
-            Some(flow) if self.screen == Screen::Running => {
-                flow.running.cancelling = true;
-                self.log.add(self.now, text::LOG_CANCELLING);
-                vec![Effect::CancelJob]
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    pub(super) fn finished(&mut self, report: Report) -> Vec<Effect> {
-        if self.screen != Screen::Running {
-            return Vec::new();
-        }
-        self.log.add(self.now, text::log_finished(&report));
-        if let Some(reason) = &report.error {
-            self.log.add(self.now, reason.clone());
-        }
-        self.screen = Screen::Result;
-        if matches!(self.overlay, Some(Overlay::AskCancel)) {
-            self.overlay = None;
-        }
-        // What is on the disks and in the stores is no longer what was listed.
-        self.disks.stale = true;
-        if let Some(written) = self.flow.as_ref().and_then(|flow| flow.disk.as_ref()) {
-            self.disks.measured.retain(|(identity, _)| *identity != written.identity);
-        }
-        self.places.list = Load::Idle;
-        if let Some(flow) = &mut self.flow {
-            flow.plan = Load::Idle;
-            if let Some(line) = flow.running.phases.last_mut() {
-                line.ended = Some(self.now);
-            }
-            flow.report = Some(report);
-        }
-        let leave = self.leave_when_done.then_some(Effect::Exit(Exit::Quit));
-        [Effect::Beep].into_iter().chain(leave).collect()
-    }
-
     fn result_command(&mut self, cmd: Cmd) -> Vec<Effect> {
         match cmd {
             Cmd::Accept | Cmd::Back => return self.go_home(),
@@ -650,27 +407,6 @@ impl State {
             _ => {}
         }
         Vec::new()
-    }
-}
-
-impl Running {
-    /// Tells whether the job came as far as writing to a target.
-    #[must_use]
-    pub fn touched(&self) -> bool {
-        let writes = |phase| matches!(phase, Phase::Clearing | Phase::Writing | Phase::WritingTable);
-        self.phases.iter().any(|line| writes(line.phase))
-    }
-
-    /// Notes that a phase is under way. One that was seen before goes on where it was: phases may take turns.
-    fn enter(&mut self, phase: Phase, now: Duration) {
-        if self.phases.iter().any(|line| line.phase == phase) {
-            return;
-        }
-        if let Some(line) = self.phases.last_mut() {
-            line.ended = Some(now);
-        }
-        self.phases.push(PhaseLine { phase, began: now, ended: None, progress: Progress::default() });
-        self.meter.restart(now);
     }
 }
 

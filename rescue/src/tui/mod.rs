@@ -6,21 +6,26 @@
 //!                                          └──► screens::draw(&State)
 //! ```
 //!
-//! `keymap` turns keys into commands, `text` holds every word, `theme` every colour, `run` the only loop. The state never
-//! touches a terminal, a disk or a clock, so that tests drive every flow by messages.
+//! `state` is plain data and `app` changes it, by way of `flow` (the steps of a job), `running` and `disks`. `keymap` turns
+//! keys into commands, `text` holds every word, `theme` every colour, `run` the only loop. The state never touches a
+//! terminal, a disk or a clock, so that tests drive every flow by messages.
 
 mod app;
 mod backend;
 #[doc(hidden)]
 pub mod demo;
+mod disks;
 mod engine;
 mod flow;
 mod keymap;
 mod log;
 mod machine;
+mod message;
 mod meter;
 mod run;
+mod running;
 mod screens;
+mod state;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -93,7 +98,7 @@ pub enum Error {
 /// [`Error`] when there is no terminal or it fails; a job that was running is stopped first.
 pub fn main(options: &Options) -> Result<Exit, Error> {
     let no_colour = options.monochrome || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let options = app::Options {
+    let options = state::Options {
         booted: is_booted(),
         store: options.store.clone(),
         machine: machine_name(),

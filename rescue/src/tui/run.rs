@@ -15,10 +15,12 @@ use ratatui::{Terminal, layout::Size};
 
 use super::{
     Error, Exit,
-    app::{Effect, Msg, Options, State},
     backend::Backend,
     engine::Engine,
-    screens, terminal,
+    message::{Effect, Msg},
+    screens,
+    state::{Options, State},
+    terminal,
 };
 
 /// How often time passes for the state.

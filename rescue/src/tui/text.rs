@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    app::Screen,
     backend::{Holds, Place},
-    flow::{Flow, Kind},
+    state::{Flow, Kind, Screen},
 };
 use crate::{
     block::Identity,
@@ -129,7 +128,6 @@ pub const LOG_PLACES_CLOSED: &str = "all stores are unmounted; their disks may b
 pub const LOG_STARTED: &str = "the job was started";
 pub const LOG_CANCELLING: &str = "the job was told to stop";
 pub const PLAN_GONE: &str = "there is no plan any more; start again";
-pub const WORKER_PANIC: &str = "the job stopped because of a defect in this program";
 
 /// Makes a string from a disk fit for a line: escaped.
 #[must_use]

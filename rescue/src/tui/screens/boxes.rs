@@ -4,7 +4,7 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use super::home::more;
 use crate::tui::{
-    app::{Overlay, State},
+    state::{Overlay, State},
     text,
     widgets::{cut, dialog, put, right, wrap},
 };

@@ -7,7 +7,7 @@ use crate::{
     job::view::{DiskView, RegionView},
     table::RegionKind,
     tui::{
-        app::{Load, State},
+        state::{Load, State},
         text,
         widgets::{
             cut, cut_front,

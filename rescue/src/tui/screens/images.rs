@@ -7,7 +7,7 @@ use crate::{
     job::view::ImageView,
     store::manifest::ImageState,
     tui::{
-        app::{Load, State},
+        state::{Load, State},
         text,
         widgets::{cut, cut_front, first_shown, fit, put, right, rows, rule, wrap},
     },

@@ -15,8 +15,9 @@ use ratatui::{
 };
 
 use super::{
-    app::{Screen, State},
-    keymap, text,
+    keymap,
+    state::{Screen, State},
+    text,
     widgets::{put, put_all, width},
 };
 

@@ -12,8 +12,7 @@ use crate::{
     store::manifest::ImageState,
     table::RegionKind,
     tui::{
-        app::{Load, State},
-        flow::Flow,
+        state::{Flow, Load, State},
         text,
         theme::Content,
         widgets::{

@@ -5,7 +5,7 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 use crate::{
     job::{Outcome, Report},
     tui::{
-        app::State,
+        state::State,
         text,
         theme::Theme,
         widgets::{fit, put, right, rows, wrap},

@@ -4,8 +4,7 @@ use ratatui::{buffer::Buffer, layout::Rect};
 
 use crate::{
     tui::{
-        app::State,
-        flow::{Flow, PhaseLine},
+        state::{Flow, PhaseLine, State},
         text,
         widgets::{cut, fit, gauge, graph, put, put_all, right, rows, rule, share, wrap},
     },

@@ -8,8 +8,7 @@ use ratatui::{
 use super::home::more;
 use crate::{
     tui::{
-        app::{Load, State},
-        flow::Kind,
+        state::{Kind, Load, State},
         text,
         widgets::{clip, cut, first_shown, fit, put, right, rows, width, wrap},
     },

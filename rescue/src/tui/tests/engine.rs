@@ -8,9 +8,10 @@ use crate::{
     block::DiskRef,
     job::{CaptureJob, Job, Outcome},
     tui::{
-        app::{Effect, Msg, State},
         demo::{Demo, Fate},
         engine::Engine,
+        message::{Effect, Msg},
+        state::State,
         tests::options,
     },
 };
@@ -49,10 +50,10 @@ fn report(answers: &Receiver<Msg>) -> crate::job::Report {
 fn a_plan_is_kept_and_run() {
     let (engine, answers) = engine(Demo::default());
     plan(&engine, &answers);
-    engine.perform(Effect::RunPlan);
+    engine.perform(Effect::RunPlan(capture()));
     assert_eq!(report(&answers).outcome, Outcome::Complete);
     // It is run once.
-    engine.perform(Effect::RunPlan);
+    engine.perform(Effect::RunPlan(capture()));
     assert_eq!(report(&answers).outcome, Outcome::Failed);
 }
 
@@ -61,14 +62,14 @@ fn a_plan_given_up_is_never_run() {
     let (engine, answers) = engine(Demo::default());
     plan(&engine, &answers);
     engine.perform(Effect::DropPlan);
-    engine.perform(Effect::RunPlan);
+    engine.perform(Effect::RunPlan(capture()));
     assert_eq!(report(&answers).outcome, Outcome::Failed);
 
     let ticket = State::new(options(true)).0.ticket;
     engine.perform(Effect::MakePlan(ticket, capture()));
     engine.perform(Effect::DropPlan);
     assert!(matches!(answer(&answers), Msg::Planned(..)));
-    engine.perform(Effect::RunPlan);
+    engine.perform(Effect::RunPlan(capture()));
     assert_eq!(report(&answers).outcome, Outcome::Failed, "given up while it was made");
 }
 
@@ -76,7 +77,7 @@ fn a_plan_given_up_is_never_run() {
 fn a_panic_of_a_job_is_a_failed_job() {
     let (engine, answers) = engine(Demo { fate: Fate::Panic, ..Demo::default() });
     plan(&engine, &answers);
-    engine.perform(Effect::RunPlan);
+    engine.perform(Effect::RunPlan(capture()));
     let report = report(&answers);
     assert_eq!(
         (report.outcome, report.job.as_str(), report.disk.as_str()),
@@ -89,7 +90,7 @@ fn a_panic_of_a_job_is_a_failed_job() {
 fn a_running_job_hears_that_it_should_stop() {
     let (engine, answers) = engine(Demo { pace: Duration::from_millis(5), ..Demo::default() });
     plan(&engine, &answers);
-    engine.perform(Effect::RunPlan);
+    engine.perform(Effect::RunPlan(capture()));
     engine.perform(Effect::CancelJob);
     let report = report(&answers);
     assert_eq!(report.error.as_deref(), Some("stopped by the operator"));

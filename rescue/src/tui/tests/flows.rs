@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     job::{Job, Outcome, Phase, Progress},
-    tui::{app::Overlay, demo::Fate},
+    tui::{demo::Fate, state::Overlay},
 };
 
 fn outcome(rig: &Rig) -> Option<Outcome> {

@@ -13,10 +13,11 @@ use ratatui::{Terminal, backend::TestBackend, buffer::Buffer};
 
 use super::{
     Exit,
-    app::{Effect, Msg, NoPlan, Options, Screen, State},
     backend::{Backend, Planned},
     demo::Demo,
+    message::{Effect, Msg, NoPlan},
     screens,
+    state::{Options, Screen, State},
     theme::Theme,
 };
 use crate::job::{Cancel, Event, monitor::Collect, plan};
@@ -85,7 +86,7 @@ impl Rig {
                     self.plan = None;
                     continue;
                 }
-                Effect::RunPlan => {
+                Effect::RunPlan(_) => {
                     self.waiting = true;
                     if !self.hold {
                         self.finish_job();

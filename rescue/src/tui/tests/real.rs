@@ -18,10 +18,11 @@ use crate::{
         view::{DiskView, StoreView},
     },
     tui::{
-        app::{Msg, Screen, State},
         backend::{Backend, Need, Place, Planned},
         engine::Engine,
         machine::Machine,
+        message::Msg,
+        state::{Screen, State},
     },
 };
 

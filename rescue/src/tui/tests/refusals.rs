@@ -5,8 +5,8 @@ use crate::{
     block::{Transport, discovery::Use},
     job::{Outcome, Phase, Progress},
     tui::{
-        app::Overlay,
         demo::{self, Fate, part},
+        state::Overlay,
     },
     units::GIB,
 };
