@@ -29,7 +29,7 @@ fn disk(dir: &Path, len: u64) {
     for n in 0..128u64 {
         let words = (0..8 * MIB / 8).flat_map(|_| {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            (state >> 16).to_le_bytes()
+            (state ^ (state >> 29)).to_le_bytes()
         });
         fs::write(files.join(n.to_string()), words.collect::<Vec<u8>>()).unwrap();
     }
