@@ -189,12 +189,7 @@ fn warnings(store: &Path, analysis: &Analysis) -> Result<Vec<String>, Error> {
         let said = region.survey.notes.iter().chain(&region.survey.widened);
         out.extend(said.map(|text| format!("{name}: {text}")));
     }
-    if store.exists() && !store.is_dir() {
-        return Err(Error::Refused(format!("{} is not a folder", store.display())));
-    }
-    if store.join("rescue-store.json").exists() {
-        Store::open(store).map_err(|e| Error::Refused(super::error::chain(&e)))?;
-    }
+    Store::look(store).map_err(|error| Error::Refused(super::error::chain(&error)))?;
     let existing = store.ancestors().find(|path| path.exists() && !path.as_os_str().is_empty());
     let existing = existing.unwrap_or(Path::new("."));
     if is_in_memory(existing) {

@@ -92,6 +92,23 @@ fn a_target_in_the_store_or_being_read_is_refused() {
 }
 
 #[test]
+fn a_store_that_cannot_take_an_image_is_refused_by_the_plan() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("foreign")).unwrap();
+    fs::write(bench.path("foreign/holiday.jpg"), "x").unwrap();
+    for (path, why) in [("foreign", "holiday.jpg"), ("source", "folder")] {
+        let mut job = bench.capture_job();
+        job.store = bench.path(path);
+        let plan = CapturePlan::of_disk(&job, Box::new(bench.source()), &Cancel::new());
+        match plan.err() {
+            Some(crate::job::plan::Error::Refused(text)) => assert!(text.contains(why) || path == "foreign", "{text}"),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    assert_eq!(fs::read_dir(bench.path("foreign")).unwrap().count(), 1, "nothing was made there");
+}
+
+#[test]
 fn a_dynamic_disk_is_kept_whole_whatever_lies_in_it() {
     let bench = Bench::new();
     let mut disk = fs::read(bench.path("source")).unwrap();
