@@ -36,8 +36,22 @@ const DEPTH: u32 = 2;
 pub struct FolderBackend {
     root: PathBuf,
     session: FileId,
+    system: System,
     lock: Mutex<Option<Lock>>,
     open: Mutex<VecDeque<(String, Arc<File>)>>,
+}
+
+/// What not every file system can do, and what tests make fail.
+#[derive(Clone, Copy)]
+struct System {
+    try_lock: fn(&File) -> Result<(), TryLockError>,
+    sync_folder: fn(&Path) -> io::Result<()>,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self { try_lock: File::try_lock, sync_folder }
+    }
 }
 
 /// Held while this process may write. `None` where the file system has no locks.
@@ -59,7 +73,8 @@ impl FolderBackend {
     /// The system's, when it gives no random numbers.
     pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
         let session = FileId::random()?;
-        Ok(Self { root: root.into(), session, lock: Mutex::default(), open: Mutex::default() })
+        let (system, lock, open) = (System::default(), Mutex::default(), Mutex::default());
+        Ok(Self { root: root.into(), session, system, lock, open })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -96,7 +111,7 @@ impl FolderBackend {
         make_folders(folder)?;
         let temp = folder.join(format!("{TEMP}{}-{}", self.session, leaf.to_string_lossy()));
         let file = retry(|| OpenOptions::new().write(true).create(true).truncate(true).open(&temp))?;
-        Ok(FolderSink { file: Some(file), temp, folder: folder.to_owned(), path })
+        Ok(FolderSink { file: Some(file), temp, folder: folder.to_owned(), path, sync_folder: self.system.sync_folder })
     }
 
     fn walk(&self, folder: &Path, depth: u32, found: &mut Vec<(PathBuf, u64)>) -> io::Result<()> {
@@ -177,13 +192,13 @@ fn clear_dead_lock(path: &Path) -> bool {
     file.try_lock().is_ok() && fs::remove_file(path).is_ok()
 }
 
-fn take_lock(root: &Path, session: FileId) -> io::Result<Lock> {
+fn take_lock(root: &Path, session: FileId, try_lock: fn(&File) -> Result<(), TryLockError>) -> io::Result<Lock> {
     let folder = root.join(LOCKS);
     make_folders(&folder)?;
     let path = folder.join(format!("{session}.lock"));
     for _ in 0..LOCK_TRIES {
         let file = retry(|| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path))?;
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => {}
             // Somebody is looking whether it is a dead one; then it is removed, and we make it anew.
             Err(TryLockError::WouldBlock) => file.lock()?,
@@ -292,8 +307,11 @@ impl Backend for FolderBackend {
     fn lock(&self) -> io::Result<()> {
         let mut lock = held(&self.lock);
         if lock.is_none() {
-            *lock = Some(take_lock(&self.root, self.session)?);
-            self.clear_leftovers()?;
+            let taken = lock.insert(take_lock(&self.root, self.session, self.system.try_lock)?);
+            // Without locks a living writer looks like a dead one.
+            if taken.0.is_some() {
+                self.clear_leftovers()?;
+            }
         }
         Ok(())
     }
@@ -309,6 +327,7 @@ struct FolderSink {
     temp: PathBuf,
     folder: PathBuf,
     path: PathBuf,
+    sync_folder: fn(&Path) -> io::Result<()>,
 }
 
 impl Sink for FolderSink {
@@ -319,9 +338,16 @@ impl Sink for FolderSink {
     fn finish(mut self: Box<Self>) -> io::Result<()> {
         if let Some(file) = &self.file {
             file.sync_all()?;
+            let is_new = fs::symlink_metadata(&self.path).is_err();
             retry(|| fs::rename(&self.temp, &self.path))?;
             self.file = None;
-            sync_folder(&self.folder)?;
+            if let Err(error) = (self.sync_folder)(&self.folder) {
+                // Nobody can say whether the name would survive a power cut; what failed is not to be found later.
+                if is_new {
+                    let _ = fs::remove_file(&self.path);
+                }
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -405,6 +431,35 @@ mod tests {
         left.extend(["index/a".to_owned(), "packs/aa/living".to_owned()]);
         left.sort();
         assert_eq!(names(dir.path()), left);
+    }
+
+    #[test]
+    fn without_locks_nothing_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let mut backend = FolderBackend::new(dir.path()).unwrap();
+            backend.system.try_lock = |_| Err(TryLockError::Error(io::ErrorKind::Unsupported.into()));
+            backend
+        };
+        let living = open();
+        let mut unfinished = living.create("packs/aa/living").unwrap();
+        unfinished.write_all(b"whole").unwrap();
+        open().put("index/a", b"").unwrap();
+        unfinished.finish().unwrap();
+        assert_eq!(names(dir.path()), ["index/a", "packs/aa/living"]);
+    }
+
+    #[test]
+    fn a_name_that_may_not_be_durable_is_taken_away_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut backend = FolderBackend::new(dir.path()).unwrap();
+        backend.put("images/old", b"old").unwrap();
+        backend.system.sync_folder = |_| Err(io::Error::from_raw_os_error(nix::libc::EIO));
+        backend.put("images/new", b"new").unwrap_err();
+        backend.create("images/pieces").unwrap().finish().unwrap_err();
+        backend.put("images/old", b"two").unwrap_err();
+        assert_eq!(names(dir.path()), ["images/old", format!("locks/{}.lock", backend.session).as_str()]);
+        assert_eq!(fs::read(dir.path().join("images/old")).unwrap(), b"two", "old or new, and never nothing");
     }
 
     #[test]
