@@ -4,14 +4,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error, FileId,
+    CONFIG, Error, FileId,
     frame::{MAX_CHUNK_LEN, MIN_CHUNK_LEN},
     sealed,
 };
 use crate::units::MIB;
 
-/// The file's name.
-pub const NAME: &str = "rescue-store.json";
 /// The longest such file.
 pub(super) const MAX_LEN: u64 = 64 << 10;
 
@@ -77,16 +75,16 @@ impl Config {
     /// # Errors
     /// [`Error::Unsupported`] naming what is not known; [`Error::Corrupt`] when a single bit is not as it was written.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let text = open_text(NAME, bytes)?;
-        let json = |e: serde_json::Error| Error::corrupt(NAME, 0, e.to_string());
+        let text = open_text(CONFIG, bytes)?;
+        let json = |e: serde_json::Error| Error::corrupt(CONFIG, 0, e.to_string());
         let outline: Outline = serde_json::from_str(text).map_err(json)?;
-        check_known(NAME, outline.format, &outline.features)?;
+        check_known(CONFIG, outline.format, &outline.features)?;
         if outline.encryption != "none" {
             let what = format!("encryption {}", outline.encryption);
-            return Err(Error::Unsupported { file: NAME.to_owned(), what });
+            return Err(Error::Unsupported { file: CONFIG.to_owned(), what });
         }
         let config: Self = serde_json::from_str(text).map_err(json)?;
-        check_chunk_len(config.chunk_len).map_err(|what| Error::corrupt(NAME, 0, what))?;
+        check_chunk_len(config.chunk_len).map_err(|what| Error::corrupt(CONFIG, 0, what))?;
         Ok(config)
     }
 }

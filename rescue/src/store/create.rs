@@ -14,12 +14,11 @@ use nix::{
 };
 
 use super::{
-    CreateOptions, Error, Store,
+    CONFIG, CreateOptions, Error, Store,
     backend::{
         FolderBackend,
         folder::{FOLDERS, session_of, session_of_lock},
     },
-    config,
 };
 
 /// What file systems put at their top by themselves; a folder that holds nothing else is empty.
@@ -129,7 +128,7 @@ fn check_writable(folder: &Path) -> Result<(), Error> {
 
 fn check_empty(path: &Path) -> Result<(), Error> {
     // A store is not foreign; who makes stores refuses it by another name.
-    if path.join(config::NAME).exists() {
+    if path.join(CONFIG).exists() {
         return Ok(());
     }
     match first_foreign(path).map_err(Error::io("listing", &path.display().to_string()))? {

@@ -1,25 +1,14 @@
 //! What is damaged, as a person needs to know it: which bytes of which pack, and which bytes of which disk that costs.
-//!
-//! `damaged/ID.json` keeps what a verify found, so that the next capture of the same data stores it anew.
 
-use std::{collections::BTreeMap, fmt};
-
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
 use super::{
-    ChunkId, Error, FileId, Manifest, Problem, Store,
-    backend::{Backend, Listing, read_file},
-    config::{check_known, open_text},
-    error::told,
+    ChunkId, FileId, Manifest, Problem, Store,
     manifest::ChunkRun,
     pack::Flaw,
-    sealed,
     shelf::{Place, Shelf},
 };
 use crate::{extent::Extent, table::RegionKind};
-
-/// The longest record that is read.
-const MAX_RECORD: u64 = 64 << 20;
 
 /// Damaged bytes of a pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,98 +136,6 @@ fn fault_of(shelf: &Shelf, id: &ChunkId, len: u64) -> Option<Blame> {
     }
     let have = u64::from(place.plain_len);
     (have != len).then(|| (pack, Some(place.range()), format!("it has {have} bytes, and its place on the disk {len}")))
-}
-
-#[derive(Serialize, Deserialize)]
-struct Record {
-    version: u32,
-    features: Vec<String>,
-    packs: Vec<RecordPack>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct RecordPack {
-    pack: FileId,
-    /// Nothing in the pack is to be trusted.
-    all: bool,
-    /// Offsets of damaged frames in the pack.
-    frames: Vec<u32>,
-}
-
-/// Marks on the shelf what earlier verifies found.
-pub(super) fn load_records(backend: &dyn Backend, shelf: &mut Shelf, problems: &mut Vec<Problem>) -> Result<(), Error> {
-    const WHAT: &str = "a verify found it damaged";
-    for file in list_records(backend)? {
-        match read_record(backend, &file.name) {
-            Ok(record) => {
-                for listed in record.packs {
-                    let Some(number) = shelf.number(listed.pack) else { continue };
-                    if listed.all {
-                        let len = shelf.pack(number).map_or(0, |pack| pack.len);
-                        shelf.set_flaw(number, Some(Flaw::new(Extent::new(0, len), WHAT)));
-                    }
-                    listed.frames.iter().for_each(|offset| shelf.mark_bad(number, *offset, WHAT.to_owned()));
-                }
-            }
-            Err(error) => problems.push(Problem { file: file.name, what: told(&error) }),
-        }
-    }
-    Ok(())
-}
-
-fn list_records(backend: &dyn Backend) -> Result<Vec<Listing>, Error> {
-    let mut files = backend.list("damaged").map_err(Error::io("listing", "damaged"))?;
-    files.retain(|file| file.name.ends_with(".json"));
-    Ok(files)
-}
-
-fn read_record(backend: &dyn Backend, name: &str) -> Result<Record, Error> {
-    let bytes = read_file(backend, name, MAX_RECORD).map_err(Error::io("reading", name))?;
-    let text = open_text(name, &bytes)?;
-    let record: Record = serde_json::from_str(text).map_err(|e| Error::corrupt(name, 0, e.to_string()))?;
-    check_known(name, record.version, &record.features)?;
-    Ok(record)
-}
-
-/// Writes down what is bad on the shelf now, in place of all earlier records.
-pub(super) fn save_records(store: &Store) -> Result<(), Error> {
-    let old = list_records(store.backend())?;
-    let record = record_of(&store.shelf());
-    if old.is_empty() && record.packs.is_empty() {
-        return Ok(());
-    }
-    if !record.packs.is_empty() {
-        let id = FileId::random().map_err(Error::io("naming", "damaged"))?;
-        let json = serde_json::to_string_pretty(&record).map_err(|e| Error::Refused(e.to_string()))?;
-        store.put(&format!("damaged/{id}.json"), sealed::seal_text(&json).as_bytes())?;
-    }
-    for file in old {
-        store.backend().delete(&file.name).map_err(Error::io("removing", &file.name))?;
-    }
-    Ok(())
-}
-
-fn record_of(shelf: &Shelf) -> Record {
-    let mut packs: BTreeMap<u32, RecordPack> = BTreeMap::new();
-    let mut entry = |number: u32, all: bool, frame: Option<u32>| {
-        let Some(pack) = shelf.pack(number) else { return };
-        let listed = packs.entry(number).or_insert(RecordPack { pack: pack.id, all: false, frames: Vec::new() });
-        listed.all |= all;
-        listed.frames.extend(frame);
-    };
-    (0..).zip(shelf.packs()).filter(|(_, pack)| pack.flaw.is_some()).for_each(|(number, _)| entry(number, true, None));
-    shelf.bad().for_each(|(number, offset)| entry(number, false, Some(offset)));
-    Record { version: u32::from(super::VERSION), features: Vec::new(), packs: packs.into_values().collect() }
-}
-
-/// Lists what is wrong with the records themselves.
-pub(super) fn check_records(store: &Store) -> Result<Vec<Problem>, Error> {
-    let files = list_records(store.backend())?;
-    let check = |name: String| {
-        let error = read_record(store.backend(), &name).err()?;
-        Some(Problem { what: told(&error), file: name })
-    };
-    Ok(files.into_iter().filter_map(|file| check(file.name)).collect())
 }
 
 /// Damage of one frame.

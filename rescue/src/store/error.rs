@@ -3,9 +3,9 @@
 use std::{io, path::PathBuf};
 
 use super::{
-    ChunkId, FileId,
+    CONFIG, ChunkId, FileId,
     backend::{Backend, no_space},
-    frame::Fault,
+    fault::Fault,
 };
 use crate::{escape::Escaped, extent::Extent, units::Bytes};
 
@@ -13,7 +13,7 @@ use crate::{escape::Escaped, extent::Extent, units::Bytes};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no store here.
-    #[error("{} is not a store: it has no {}", .path.display(), super::config::NAME)]
+    #[error("{} is not a store: it has no {}", .path.display(), CONFIG)]
     NotAStore {
         /// The folder.
         path: PathBuf,

@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::{
-    Error, FileId, Problem, Reader, Writer,
-    backend::{Backend, FolderBackend, read_file},
+    CONFIG, Error, FileId, Problem,
+    backend::{Backend, FolderBackend, read_file, remove},
     config::{self, Config, CreateOptions},
-    damage,
     error::told,
     index::{self, PackListing},
     pack::{self, Flaw},
+    records,
     shelf::Shelf,
 };
 use crate::extent::Extent;
@@ -50,13 +50,13 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`] when a store is there.
     pub fn create_on(backend: Arc<dyn Backend>, options: CreateOptions) -> Result<Self, Error> {
-        let random = FileId::random().map_err(Error::io("naming", config::NAME))?;
+        let random = FileId::random().map_err(Error::io("naming", CONFIG))?;
         let bytes = Config::new(random, options)?.to_bytes();
         let packs = backend.list("packs").map_err(Error::io("listing", "packs"))?;
-        if backend.len(config::NAME).is_ok() || !packs.is_empty() {
+        if backend.len(CONFIG).is_ok() || !packs.is_empty() {
             return Err(Error::Refused(format!("{} is a store already", backend.place())));
         }
-        backend.put(config::NAME, &bytes).map_err(Error::writing(&*backend, config::NAME, bytes.len() as u64))?;
+        backend.put(CONFIG, &bytes).map_err(Error::writing(&*backend, CONFIG, bytes.len() as u64))?;
         Self::open_on(backend)
     }
 
@@ -98,19 +98,6 @@ impl Store {
         self.inner.config.chunk_len
     }
 
-    /// Returns how many frames the index knows.
-    #[must_use]
-    pub fn frames(&self) -> usize {
-        self.shelf().len()
-    }
-
-    /// Returns how many bytes of frames the store has in how many packs.
-    #[must_use]
-    pub fn size(&self) -> (usize, u64) {
-        let shelf = self.shelf();
-        (shelf.packs().len(), shelf.packs().iter().map(|pack| pack.len).sum())
-    }
-
     /// Returns how many bytes are free where the store is; `None` where that cannot be told.
     #[must_use]
     pub fn free(&self) -> Option<u64> {
@@ -123,36 +110,22 @@ impl Store {
         &self.inner.problems
     }
 
-    /// Returns what reads chunks. Cheap; one a thread.
-    #[must_use]
-    pub fn reader(&self) -> Reader {
-        Reader::new(self.clone())
-    }
-
-    /// Announces this process as a writer and returns what stores chunks.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::NoSpace`] when nothing can be written.
-    pub fn writer(&self) -> Result<Writer, Error> {
-        self.backend().lock().map_err(Error::writing(self.backend(), "locks", 0))?;
-        self.repair()?;
-        Ok(Writer::new(self.clone()))
-    }
-
     /// Writes anew what was found damaged when the store was opened and follows from the packs. Nothing is lost: what is
-    /// replaced is kept in `damaged/`.
-    fn repair(&self) -> Result<(), Error> {
+    /// replaced is kept in `damaged/`. Another writer may have done the same in the meantime.
+    pub(super) fn repair(&self) -> Result<(), Error> {
         let mut repairs = self.inner.repairs.lock().unwrap_or_else(PoisonError::into_inner);
         if repairs.config {
-            self.set_aside(config::NAME)?;
-            self.put(config::NAME, &self.inner.config.to_bytes())?;
+            if read_file(self.backend(), CONFIG, config::MAX_LEN).is_ok_and(|bytes| Config::parse(&bytes).is_err()) {
+                self.set_aside(CONFIG)?;
+            }
+            self.put(CONFIG, &self.inner.config.to_bytes())?;
             repairs.config = false;
         }
         self.write_index(&repairs.unlisted)?;
         repairs.unlisted.clear();
         while let Some(file) = repairs.indexes.pop() {
             self.set_aside(&file)?;
-            self.backend().delete(&file).map_err(Error::io("removing", &file))?;
+            remove(self.backend(), &file).map_err(Error::io("removing", &file))?;
         }
         Ok(())
     }
@@ -162,30 +135,6 @@ impl Store {
         let Ok(bytes) = read_file(self.backend(), file, index::MAX_LEN) else { return Ok(()) };
         let leaf = file.rsplit('/').next().unwrap_or(file);
         self.put(&format!("damaged/{leaf}.was"), &bytes)
-    }
-
-    /// Writes index files anew from what the packs say of themselves, then removes the old ones.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::NoSpace`]; the old index files then still stand.
-    pub fn rebuild_index(&self) -> Result<(), Error> {
-        let old = self.list("index")?;
-        let mut lists = Vec::new();
-        for found in self.list("packs")? {
-            let Some(id) = pack::from_path(&found.name) else { continue };
-            // A damaged pack stays out of the index: each opening will notice it and find what can be had of it.
-            if let Ok(entries) = pack::read_entries(self.backend(), id, found.len) {
-                lists.push(PackListing { pack: id, len: found.len, entries });
-            }
-            if lists.iter().map(|list| list.entries.len()).sum::<usize>() >= index::ENTRIES {
-                self.write_index(&std::mem::take(&mut lists))?;
-            }
-        }
-        self.write_index(&lists)?;
-        for file in old {
-            self.backend().delete(&file.name).map_err(Error::io("removing", &file.name))?;
-        }
-        Ok(())
     }
 
     pub(super) fn write_index(&self, packs: &[PackListing]) -> Result<(), Error> {
@@ -219,7 +168,7 @@ impl Store {
 
 /// Reads what the store agrees on; where the file is lost or damaged, the packs tell it as well.
 fn read_config(backend: &dyn Backend, problems: &mut Vec<Problem>) -> Result<(Config, bool), Error> {
-    let error = match read_file(backend, config::NAME, config::MAX_LEN) {
+    let error = match read_file(backend, CONFIG, config::MAX_LEN) {
         Ok(bytes) => match Config::parse(&bytes) {
             Ok(config) => return Ok((config, false)),
             Err(error @ Error::Corrupt { .. }) => error,
@@ -228,7 +177,7 @@ fn read_config(backend: &dyn Backend, problems: &mut Vec<Problem>) -> Result<(Co
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Error::NotAStore { path: backend.place().into() }
         }
-        Err(e) => return Err(Error::io("reading", config::NAME)(e)),
+        Err(e) => return Err(Error::io("reading", CONFIG)(e)),
     };
     let packs = backend.list("packs").unwrap_or_default();
     let header = packs.iter().find_map(|file| pack::read_header(backend, pack::from_path(&file.name)?).ok());
@@ -236,7 +185,7 @@ fn read_config(backend: &dyn Backend, problems: &mut Vec<Problem>) -> Result<(Co
     let options = CreateOptions { chunk_len: u64::from(header.chunk_len) };
     let Ok(config) = Config::new(header.store, options) else { return Err(error) };
     let what = format!("{error}; its content is taken from a pack, and the next writer writes it again");
-    problems.push(Problem { file: config::NAME.to_owned(), what });
+    problems.push(Problem { file: CONFIG.to_owned(), what });
     Ok((config, true))
 }
 
@@ -262,7 +211,7 @@ impl Loader<'_> {
             self.adopt(&mut shelf, &mut repairs, id, len);
         }
         shelf.sort();
-        damage::load_records(self.backend, &mut shelf, self.problems)?;
+        records::load(self.backend, &mut shelf, self.problems)?;
         Ok((shelf, repairs))
     }
 

@@ -4,7 +4,8 @@ use std::{io, thread, time::Duration};
 
 use super::{
     ChunkId, Error, Store,
-    frame::{self, Decoder, Fault, FrameHeader},
+    fault::Fault,
+    frame::{self, Decoder, FrameHeader},
     pack,
     shelf::Place,
 };
@@ -25,8 +26,16 @@ impl Clone for Reader {
     }
 }
 
+impl Store {
+    /// Returns what reads chunks. Cheap; one a thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.clone())
+    }
+}
+
 impl Reader {
-    pub(super) fn new(store: Store) -> Self {
+    fn new(store: Store) -> Self {
         Self { store, decoder: Decoder::new(), frame: Vec::new() }
     }
 

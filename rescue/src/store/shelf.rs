@@ -170,6 +170,7 @@ impl Shelf {
     }
 
     /// Returns how many places of chunks are known.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.sorted.len() + self.recent.len()
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    ChunkId, Error, FileId, ImageDamage, Manifest, PackDamage, Problem, Reader, Store, Verified,
+    CONFIG, ChunkId, Error, FileId, ImageDamage, Manifest, PackDamage, Problem, Reader, Store, Verified,
     backend::read_file,
     config::{self, Config, seal_error},
     damage,
@@ -23,6 +23,7 @@ use super::{
     images, index,
     manifest::ChunkRun,
     pack::{self, Entry, Flaw},
+    records,
     shelf::{Place, entries_sum},
     undo,
 };
@@ -132,18 +133,6 @@ impl Store {
     ) -> Result<Vec<ImageDamage>, Error> {
         self.check_image(image, Depth::Scrub, 1, progress, cancel)?;
         Ok(self.damaged_uses(image))
-    }
-
-    /// Checks header, index and trailer of one pack, and every frame's header and checksum. Decompresses nothing.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] when there is no such pack.
-    pub fn check_pack(&self, pack: FileId) -> Result<Vec<PackDamage>, Error> {
-        let none = || Error::Refused(format!("there is no pack {pack}"));
-        let number = self.shelf().number(pack).ok_or_else(none)?;
-        let tasks = vec![Task { pack: number, frames: None }];
-        let scans = self.run(tasks, Depth::Scrub, 1, &|_, _| {}, &|| false)?;
-        Ok(scans.iter().flat_map(|scan| scan.damage(&self.chunks_in(number))).collect())
     }
 
     /// Looks at every frame an image needs. A chunk whose frame is bad is looked for in its other places.
@@ -287,7 +276,7 @@ impl Store {
 
     /// Keeps what was found for the next capture. A store that cannot be written keeps it in memory only.
     fn write_down(&self, found: &mut Verified) {
-        if let Err(error) = damage::save_records(self)
+        if let Err(error) = records::save(self.backend(), &self.shelf())
             && !found.damage.is_empty()
         {
             let what =
@@ -305,7 +294,7 @@ impl Store {
             }
         };
         let read = |name: &str, limit| read_file(self.backend(), name, limit).map_err(Error::io("reading", name));
-        note(config::NAME, read(config::NAME, config::MAX_LEN).and_then(|bytes| Config::parse(&bytes)).map(drop));
+        note(CONFIG, read(CONFIG, config::MAX_LEN).and_then(|bytes| Config::parse(&bytes)).map(drop));
         for file in self.list("index")? {
             let Some(id) = index::from_path(&file.name) else { continue };
             let parsed = read(&file.name, index::MAX_LEN).and_then(|bytes| index::parse(&bytes, self.id(), id));
@@ -319,7 +308,7 @@ impl Store {
                 bytes.and_then(|bytes| undo::parse(id, &bytes).map_err(|f| seal_error(&file.name, f)).map(drop)),
             );
         }
-        out.extend(damage::check_records(self)?);
+        out.extend(records::check(self.backend())?);
         Ok(out)
     }
 }

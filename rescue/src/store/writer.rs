@@ -43,11 +43,19 @@ struct OpenPack {
     at: u64,
 }
 
-impl Writer {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, claimed: Mutex::default(), state: Mutex::default() }
+impl Store {
+    /// Announces this process as a writer and returns what stores chunks.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::NoSpace`] when nothing can be written.
+    pub fn writer(&self) -> Result<Writer, Error> {
+        self.backend().lock().map_err(Error::writing(self.backend(), "locks", 0))?;
+        self.repair()?;
+        Ok(Writer { store: self.clone(), claimed: Mutex::default(), state: Mutex::default() })
     }
+}
 
+impl Writer {
     /// Tells whether the store has no good copy of a chunk and nobody claimed it before: then the caller must encode
     /// and [`Writer::put`] it. `true` exactly once a chunk and writer.
     #[must_use]
@@ -61,12 +69,6 @@ impl Writer {
     #[must_use]
     pub fn is_known(&self, id: &ChunkId) -> bool {
         *id == ChunkId::ZERO || self.store.shelf().trusted(id).is_some()
-    }
-
-    /// Returns how many bytes this writer stored so far.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        locked(&self.state).stored
     }
 
     /// Puts a frame into the open pack, and finishes the pack when it is full. Called from one thread.
@@ -177,7 +179,11 @@ impl Writer {
         self.list_packs(state)?;
         self.check_chunks(&manifest)?;
         let bytes = images::to_bytes(id, &manifest)?;
-        self.store.put(&name, &bytes)?;
+        if let Err(error) = self.store.put(&name, &bytes) {
+            // Some storage fails and has the file all the same. A run that failed leaves no image.
+            let _ = self.store.backend().delete(&name);
+            return Err(error);
+        }
         // Read back, because the image exists only if this file is what was written.
         let back = images::read(&self.store, id);
         if back.as_ref().is_ok_and(|back| *back == manifest) {
@@ -213,14 +219,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends without an image. What was stored is kept and listed, for the next run to use.
-    ///
-    /// # Errors
-    /// What a write ended with; the store is whole all the same.
-    pub fn abandon(self) -> Result<(), Error> {
-        self.wind_up()
-    }
-
+    /// Keeps and lists what was stored, for the next run to use.
     fn wind_up(&self) -> Result<(), Error> {
         let mut state = locked(&self.state);
         if state.failed {

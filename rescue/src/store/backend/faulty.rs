@@ -25,6 +25,10 @@ pub enum Fault {
     ReadOnce(u64),
     /// The file that this operation would finish never appears, and nobody says so.
     Lose(u64),
+    /// This operation is done, and then says that it failed.
+    Late(u64),
+    /// Another writer removes the file that this operation is about to remove.
+    Gone(u64),
 }
 
 /// Wraps another backend. Operations are counted from 0: each `put`, `create`, `write_all`, `finish` and `delete`.
@@ -46,6 +50,12 @@ enum Fate {
     Keep,
     Cut,
     Lose,
+    Late,
+    Gone,
+}
+
+fn late() -> io::Error {
+    io::Error::other("failed by the test after all was done")
 }
 
 impl Plan {
@@ -61,6 +71,8 @@ impl Plan {
             }
             Fault::Cut(at) if operation == at => Ok(Fate::Cut),
             Fault::Lose(at) if operation == at => Ok(Fate::Lose),
+            Fault::Late(at) if operation == at => Ok(Fate::Late),
+            Fault::Gone(at) if operation == at => Ok(Fate::Gone),
             _ => Ok(Fate::Keep),
         }
     }
@@ -92,7 +104,8 @@ impl<B: Backend> Backend for FaultyBackend<B> {
 
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         match self.plan.step(bytes.len() as u64)? {
-            Fate::Keep => self.inner.put(name, bytes),
+            Fate::Keep | Fate::Gone => self.inner.put(name, bytes),
+            Fate::Late => self.inner.put(name, bytes).and(Err(late())),
             Fate::Cut => self.inner.put(name, bytes.get(..bytes.len() / 2).unwrap_or_default()),
             Fate::Lose => Ok(()),
         }
@@ -120,8 +133,13 @@ impl<B: Backend> Backend for FaultyBackend<B> {
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        self.plan.step(0)?;
-        self.inner.delete(name)
+        let fate = self.plan.step(0)?;
+        let result = self.inner.delete(name);
+        match fate {
+            Fate::Late => result.and(Err(late())),
+            Fate::Gone => result.and(Err(io::ErrorKind::NotFound.into())),
+            Fate::Keep | Fate::Cut | Fate::Lose => result,
+        }
     }
 
     fn lock(&self) -> io::Result<()> {
@@ -151,11 +169,13 @@ impl Sink for FaultySink {
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
-        match self.plan.step(0)? {
-            Fate::Keep => self.inner.write_all(&self.pending)?,
+        let fate = self.plan.step(0)?;
+        match fate {
+            Fate::Keep | Fate::Late | Fate::Gone => self.inner.write_all(&self.pending)?,
             Fate::Cut => self.inner.write_all(self.pending.get(..self.pending.len() / 2).unwrap_or_default())?,
             Fate::Lose => return Ok(()),
         }
-        self.inner.finish()
+        self.inner.finish()?;
+        if matches!(fate, Fate::Late) { Err(late()) } else { Ok(()) }
     }
 }

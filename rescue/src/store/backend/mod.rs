@@ -32,7 +32,7 @@ pub trait Backend: Send + Sync {
     /// Writes a whole file, replacing one of that name. Atomic, and durable on return.
     ///
     /// # Errors
-    /// The system's; the name then still means what it meant before.
+    /// The system's; a name that is new then means nothing, and one that was there its old bytes or all of the new ones.
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
     /// Begins a file that is written in pieces and appears only with [`Sink::finish`].
@@ -108,6 +108,17 @@ pub fn read_file(backend: &dyn Backend, name: &str, limit: u64) -> io::Result<Ve
     let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     backend.read_range(name, 0, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Removes a file that another writer may be removing as well.
+///
+/// # Errors
+/// The system's, but for a file that is gone already.
+pub fn remove(backend: &dyn Backend, name: &str) -> io::Result<()> {
+    match backend.delete(name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Tells whether an error means that the store's disk or a quota is full.

@@ -99,6 +99,22 @@ fn storage_that_keeps_less_than_it_took_gives_no_image() {
 }
 
 #[test]
+fn an_image_that_was_not_acknowledged_is_not_there() {
+    let (backend, disk, image) = with_one_image();
+    let next = Disk::sample(2, 12);
+    for at in 0.. {
+        let left = backend.fork();
+        let faulty = Arc::new(FaultyBackend::new(left.clone(), Fault::Late(at)));
+        let result = Store::open_on(faulty.clone()).and_then(|store| capture(&store, &next));
+        assert_eq!(reopen(&left).images().unwrap().len(), if result.is_ok() { 2 } else { 1 }, "late at {at}");
+        assert_recovers(&format!("late at {at}"), &left, (&disk, &image), &next, true);
+        if faulty.operations() <= at {
+            return;
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_is_told_with_both_numbers_and_the_store_stays_usable() {
     let (backend, disk, image) = with_one_image();
     let next = Disk::sample(2, 12);
@@ -127,8 +143,7 @@ fn what_a_failed_run_stored_is_used_by_the_next() {
     let disk = Disk::sample(3, 30);
     let writer = store.writer().unwrap();
     store_chunks(&writer, &disk).unwrap();
-    assert!(writer.stored_bytes() > 0);
-    writer.abandon().unwrap();
+    drop(writer);
     assert_eq!(reopen(&backend).images().unwrap().len(), 0);
 
     // Killed between pack and index, the pack itself is asked.

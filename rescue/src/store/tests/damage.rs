@@ -41,7 +41,7 @@ fn a_flipped_bit_is_named_by_image_region_and_byte_range_and_stored_anew() {
 
     let store = reopen(&backend);
     let error = restore(&store, &image).unwrap_err();
-    assert!(matches!(&error, Error::Chunk { chunk: bad, fault: frame::Fault::Stored { .. }, .. } if *bad == chunk));
+    assert!(matches!(&error, Error::Chunk { chunk: bad, fault: fault::Fault::Stored { .. }, .. } if *bad == chunk));
 
     let store = reopen(&backend);
     let found = verify(&store);
@@ -155,7 +155,7 @@ fn a_store_without_any_index_is_the_same_store() {
     let backend = MemoryBackend::default();
     let disks = [Disk::sample(1, 20), Disk::sample(2, 20)];
     let images = disks.each_ref().map(|disk| capture(&reopen_or_new(&backend), disk).unwrap());
-    let frames = reopen(&backend).frames();
+    let frames = reopen(&backend).shelf().len();
     let indexes: Vec<_> = backend.names().into_iter().filter(|name| name.starts_with("index/")).collect();
     assert_eq!(indexes.len(), 2);
     for (name, spoil) in [("lost", None), ("cut short", Some(7)), ("empty", Some(0))] {
@@ -167,7 +167,7 @@ fn a_store_without_any_index_is_the_same_store() {
             }
         }
         let store = reopen(&left);
-        assert_eq!(store.frames(), frames, "{name}");
+        assert_eq!(store.shelf().len(), frames, "{name}");
         assert_eq!(store.problems().len(), if spoil.is_some() { 2 } else { 0 }, "{name}");
         assert_eq!(restore(&store, &images[0]).unwrap(), disks[0].bytes, "{name}");
         // A writer lists the packs again, and keeps the damaged files aside.
@@ -175,10 +175,53 @@ fn a_store_without_any_index_is_the_same_store() {
         let store = reopen(&left);
         assert_eq!(store.problems(), [], "{name}");
         assert!(verify(&store).is_sound(), "{name}");
-        store.rebuild_index().unwrap();
-        let store = reopen(&left);
-        assert_eq!((store.frames(), store.problems().len()), (frames, 0), "{name}");
+        assert_eq!(store.shelf().len(), frames, "{name}");
         assert_eq!(left.names().iter().filter(|name| name.starts_with("index/")).count(), 1, "{name}");
+    }
+}
+
+/// A store whose config and index are damaged, with a record of damage, and what the config was.
+fn in_need_of_repair() -> (MemoryBackend, Disk, Vec<u8>) {
+    let backend = MemoryBackend::default();
+    let disk = Disk::sample(1, 20);
+    capture(&store_on(backend.clone()), &disk).unwrap();
+    damage_frame(&backend, 3);
+    verify(&reopen(&backend));
+    let config = backend.get(CONFIG).unwrap();
+    for name in backend.names().iter().filter(|name| *name == CONFIG || name.starts_with("index/")) {
+        let bytes = backend.get(name).unwrap();
+        backend.set(name, bytes[..bytes.len() - 1].to_vec());
+    }
+    (backend, disk, config)
+}
+
+#[test]
+fn two_writers_may_repair_the_same_store() {
+    let (backend, disk, config) = in_need_of_repair();
+    let damaged = backend.get(CONFIG).unwrap();
+    let stores = [reopen(&backend), reopen(&backend)];
+    let writers = stores.each_ref().map(|store| store.writer().unwrap());
+    assert_eq!(backend.get(CONFIG).unwrap(), config);
+    assert_eq!(backend.get(&format!("damaged/{CONFIG}.was")).unwrap(), damaged, "the second keeps what the first kept");
+    drop(writers);
+    assert_eq!(reopen(&backend).problems(), []);
+    stores.iter().for_each(|store| assert_eq!(restore(store, &capture(store, &disk).unwrap()).unwrap(), disk.bytes));
+}
+
+#[test]
+fn a_file_that_another_writer_removes_first_is_removed() {
+    let (backend, disk, _) = in_need_of_repair();
+    for at in 0.. {
+        let left = backend.fork();
+        let faulty = Arc::new(FaultyBackend::new(left.clone(), Fault::Gone(at)));
+        let store = Store::open_on(faulty.clone()).unwrap();
+        let image = capture(&store, &disk).unwrap();
+        let found = verify(&store);
+        assert_eq!(found.problems, [], "{at}");
+        assert_eq!(restore(&reopen(&left), &image).unwrap(), disk.bytes, "{at}");
+        if faulty.operations() <= at {
+            return;
+        }
     }
 }
 
@@ -228,18 +271,18 @@ fn a_lost_config_is_taken_from_the_packs() {
     let backend = MemoryBackend::default();
     let disk = Disk::sample(1, 20);
     let image = capture(&store_on(backend.clone()), &disk).unwrap();
-    let config = backend.get(config::NAME).unwrap();
+    let config = backend.get(CONFIG).unwrap();
     for (name, bytes) in [("lost", None), ("empty", Some(Vec::new())), ("cut short", Some(config[..40].to_vec()))] {
         let left = backend.fork();
-        left.unset(config::NAME);
+        left.unset(CONFIG);
         if let Some(bytes) = bytes {
-            left.set(config::NAME, bytes);
+            left.set(CONFIG, bytes);
         }
         let store = reopen(&left);
         assert_eq!(store.problems().len(), 1, "{name}");
         assert_eq!(restore(&store, &image).unwrap(), disk.bytes, "{name}");
         capture(&store, &disk).unwrap();
-        assert_eq!(left.get(config::NAME).unwrap(), config, "{name}: written again");
+        assert_eq!(left.get(CONFIG).unwrap(), config, "{name}: written again");
         assert_eq!(reopen(&left).problems(), [], "{name}");
     }
 }
@@ -286,7 +329,7 @@ fn a_frame_is_proved_before_it_is_stored() {
         let mut flipped = plain.clone();
         flipped[100] ^= 4;
         let error = encoder.encode(ChunkId::of(plain), &flipped).unwrap_err();
-        assert!(matches!(error, Error::Memory { fault: frame::Fault::Hash { .. }, .. }), "{name}: {error}");
+        assert!(matches!(error, Error::Memory { fault: fault::Fault::Hash { .. }, .. }), "{name}: {error}");
     }
     assert!(encoder.encode(ChunkId::ZERO, &[0; 512]).is_err(), "the zero chunk has no frame");
     assert!(Encoder::new(0).is_err() && Encoder::new(20).is_err());
@@ -372,9 +415,9 @@ fn what_a_newer_program_wrote_is_refused_by_name() {
     let config = |change: fn(&mut config::Config)| {
         let backend = MemoryBackend::default();
         drop(store_on(backend.clone()));
-        let mut config = config::Config::parse(&backend.get(config::NAME).unwrap()).unwrap();
+        let mut config = config::Config::parse(&backend.get(CONFIG).unwrap()).unwrap();
         change(&mut config);
-        backend.put(config::NAME, &config.to_bytes()).unwrap();
+        backend.put(CONFIG, &config.to_bytes()).unwrap();
         Store::open_on(Arc::new(backend)).err().unwrap().to_string()
     };
     let all = "rescue-store.json needs";

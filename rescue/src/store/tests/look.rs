@@ -63,7 +63,7 @@ fn a_look_tells_stores_from_places_for_one_and_from_everything_else() {
     symlink("store", top.join("other")).unwrap();
     let newer = config::Config { format: 2, ..config::Config::new(FileId([1; 16]), options).unwrap() };
     fs::create_dir(top.join("newer")).unwrap();
-    fs::write(top.join("newer").join(config::NAME), newer.to_bytes()).unwrap();
+    fs::write(top.join("newer").join(CONFIG), newer.to_bytes()).unwrap();
 
     let foreign =
         |path: &str, found: &str| Err(format!("TOP/{path} is not empty and not a store: it holds \"{found}\""));

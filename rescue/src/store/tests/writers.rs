@@ -41,7 +41,7 @@ fn a_chunk_is_claimed_once_however_many_ask() {
     assert_eq!(claims.load(Ordering::Relaxed), ids.len());
     assert!(!writer.claim(&ids[0]) && !writer.claim(&ChunkId::ZERO));
     let image = writer.commit(disk.manifest()).unwrap();
-    assert_eq!(store.frames(), ids.len());
+    assert_eq!(store.shelf().len(), ids.len());
     assert!(!writer.claim(&ids[0]), "known now");
     assert_eq!(restore(&store, &image).unwrap(), disk.bytes);
 }
@@ -90,7 +90,7 @@ fn packs_end_before_64_mib_and_long_captures_begin_new_ones() {
         ids.push(id);
     }
     assert!(writer.is_known(&ids[0]), "the first packs are finished");
-    writer.abandon().unwrap();
+    drop(writer);
     let lens: Vec<u64> = packs(&backend).iter().map(|name| backend.get(name).unwrap().len() as u64).collect();
     assert_eq!(lens.len(), 3);
     assert!(lens.iter().all(|len| *len <= pack::MAX_LEN), "{lens:?}");
