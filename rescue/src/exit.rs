@@ -3,8 +3,6 @@
 //! 0 to 4 are for whoever called the command. 80 to 82 are spoken between a screen or an unattended job and the PID 1
 //! that supervises it; every other end of such a child is a crash.
 
-use crate::job::Outcome;
-
 /// Done: the job is COMPLETE.
 pub const COMPLETE: u8 = 0;
 /// The job is FAILED.
@@ -22,9 +20,3 @@ pub const POWER_OFF: u8 = 80;
 pub const REBOOT: u8 = 81;
 /// Asks PID 1 for a shell on this console; an unattended job asks it to stay as it is.
 pub const STAY: u8 = 82;
-
-/// Returns the exit code of a command whose job ended with `outcome`.
-#[must_use]
-pub const fn of(outcome: Outcome) -> u8 {
-    outcome.exit_code()
-}

@@ -158,36 +158,58 @@ fn locate_path(path: &str) -> Result<Place, Error> {
     Err(Error::Refused { disk: path.to_owned(), reason: format!("it is {what}, neither a block device nor a file") })
 }
 
-/// Finds the one disk of `all` that `disk` names by identity. Only real disks count: no loop devices, no stacks.
-///
-/// * `guid_of`: reads the GPT disk GUID of a disk, in lower case with hyphens; asked only for [`DiskRef::Guid`].
+/// Finds the one disk of `all` that `disk` names by identity: [`only`] of those [`matching`].
 ///
 /// # Errors
-/// [`Error::Refused`] when none or more than one matches, naming those that do, and for a name that is a place.
+/// As [`only`].
 pub fn find<'a>(
     disk: &DiskRef,
     all: &'a [DiskInfo],
     guid_of: &dyn Fn(&DiskInfo) -> Option<String>,
 ) -> Result<&'a DiskInfo, Error> {
-    let refused = |reason: String| Error::Refused { disk: disk.to_string(), reason };
+    only(disk, &matching(disk, all, guid_of))
+}
+
+/// Finds the disks of `all` that `disk` names by identity. Only real disks count: no loop devices, no stacks. A name
+/// that is a place, or says nothing, names none.
+///
+/// * `guid_of`: reads the GPT disk GUID of a disk, in lower case with hyphens; asked only for [`DiskRef::Guid`].
+#[must_use]
+pub fn matching<'a>(
+    disk: &DiskRef,
+    all: &'a [DiskInfo],
+    guid_of: &dyn Fn(&DiskInfo) -> Option<String>,
+) -> Vec<&'a DiskInfo> {
     let matches = |info: &DiskInfo| match disk {
         DiskRef::Serial(wanted) => info.identity.serial.as_deref().is_some_and(|is| is == wanted.trim()),
         DiskRef::Wwn(wanted) => info.identity.wwn.as_deref().is_some_and(|is| plain_wwn(is) == plain_wwn(wanted)),
         DiskRef::Guid(wanted) => guid_of(info).is_some_and(|is| is.eq_ignore_ascii_case(plain_guid(wanted))),
         DiskRef::Path(_) | DiskRef::Nbd(_) => false,
     };
-    if disk.to_string().split_once(':').is_some_and(|(_, wanted)| wanted.trim().is_empty()) {
-        return Err(refused("the name says nothing".to_owned()));
-    }
-    let found: Vec<&DiskInfo> = all.iter().filter(|info| info.class == DiskClass::Disk && matches(info)).collect();
-    match found.as_slice() {
+    let real = all.iter().filter(|info| info.class == DiskClass::Disk && !says_nothing(disk));
+    real.filter(|info| matches(info)).collect()
+}
+
+/// Returns the one disk of those found for `disk`.
+///
+/// # Errors
+/// [`Error::Refused`] when there is none or more than one, naming those that there are.
+pub fn only<'a>(disk: &DiskRef, found: &[&'a DiskInfo]) -> Result<&'a DiskInfo, Error> {
+    let refused = |reason: String| Err(Error::Refused { disk: disk.to_string(), reason });
+    match found {
         [one] => Ok(one),
-        [] => Err(refused("no disk matches".to_owned())),
+        [] if says_nothing(disk) => refused("the name says nothing".to_owned()),
+        [] => refused("no disk matches".to_owned()),
         several => {
             let names: Vec<&str> = several.iter().map(|info| info.identity.path.as_str()).collect();
-            Err(refused(format!("{} disks match: {}", names.len(), names.join(", "))))
+            refused(format!("{} disks match: {}", names.len(), names.join(", ")))
         }
     }
+}
+
+/// Tells whether nothing stands behind `serial:` or its like.
+fn says_nothing(disk: &DiskRef) -> bool {
+    disk.to_string().split_once(':').is_some_and(|(_, wanted)| wanted.trim().is_empty())
 }
 
 /// Takes from a world wide name what differs between those who print it: `naa.` or `0x`, case, padding.
@@ -202,7 +224,8 @@ fn plain_guid(guid: &str) -> &str {
 }
 
 /// Reads the GPT disk GUID of a disk, whoever uses it; `None` where there is none or the disk cannot be read.
-fn guid_of(info: &DiskInfo) -> Option<String> {
+#[must_use]
+pub fn guid_of(info: &DiskInfo) -> Option<String> {
     let disk = DeviceDisk::open_look(Path::new(&info.identity.path)).ok()?;
     gpt_disk_guid(&disk, disk.sector_size())
 }

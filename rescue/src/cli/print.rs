@@ -194,7 +194,7 @@ pub fn report(report: &Report) -> String {
         let _ = writeln!(
             out,
             "    {:<22} {:>10} {:>8}.{:03} s {:>10}/s",
-            progress::name(stage.phase),
+            stage.phase.name(),
             Bytes(stage.bytes).to_string(),
             stage.millis / 1000,
             stage.millis % 1000,

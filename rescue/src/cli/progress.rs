@@ -94,7 +94,7 @@ impl Monitor for Shown {
                 self.end();
                 self.state().began = Instant::now();
                 if self.style == Style::Lines {
-                    let _ = writeln!(stderr(), "{}", name(phase));
+                    let _ = writeln!(stderr(), "{}", phase.name());
                 }
             }
             Event::Progress { phase, progress } => self.progress(phase, progress),
@@ -106,22 +106,6 @@ impl Monitor for Shown {
     }
 }
 
-/// Says what a phase is doing.
-#[must_use]
-pub const fn name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Planning => "planning",
-        Phase::Checking => "checking the image",
-        Phase::Capturing => "capturing",
-        Phase::Syncing => "making it durable",
-        Phase::Clearing => "clearing head and tail",
-        Phase::Writing => "writing",
-        Phase::ReadingBack => "reading back",
-        Phase::WritingTable => "writing the tables",
-        Phase::Verifying => "verifying",
-    }
-}
-
 fn line(phase: Phase, progress: Progress, elapsed: Duration) -> String {
     let Progress { done, total, stored } = progress;
     let filled = usize::try_from(done.saturating_mul(BAR).checked_div(total).unwrap_or(BAR).min(BAR)).unwrap_or(0);
@@ -129,7 +113,7 @@ fn line(phase: Phase, progress: Progress, elapsed: Duration) -> String {
     let bar = format!("{}{}", "#".repeat(filled), ".".repeat(width.saturating_sub(filled)));
     let speed = rate(done, elapsed);
     let mut text =
-        format!("{:<22} [{bar}] {:>9} of {:>9}  {:>9}/s", name(phase), Bytes(done), Bytes(total), Bytes(speed));
+        format!("{:<22} [{bar}] {:>9} of {:>9}  {:>9}/s", phase.name(), Bytes(done), Bytes(total), Bytes(speed));
     let left = total.saturating_sub(done).checked_div(speed);
     if let (true, Some(left)) = (elapsed.as_secs() >= 2, left) {
         text.push_str(&format!("  {} left", clock(left)));

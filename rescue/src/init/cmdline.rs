@@ -4,7 +4,7 @@
 //! rescue.job=capture|restore|verify   what to do; without it the screens start
 //! rescue.disk=serial:X|wwn:X|guid:X   the disk, by what stays with it; never a device node
 //! rescue.store=label:L[:/FOLDER]      the store: file system by label or UUID, and the folder in it;
-//!              uuid:U[:/FOLDER]|PATH  or a folder that is there already
+//!              uuid:U[:/FOLDER]|PATH  or a folder that is there already, for a capture on a mounted disk
 //! rescue.image=ID|latest              restore: which one; verify: only this one
 //! rescue.level=N  rescue.note=TEXT    capture: zstd level 1 to 19; a note kept with the image
 //! rescue.report=PORT                  JSON lines go there: ttyS1, hvc0, /dev/virtio-ports/NAME
@@ -112,7 +112,7 @@ pub enum StoreRef {
     Label(String, PathBuf),
     /// The one file system with this UUID, and the folder in it.
     Uuid(String, PathBuf),
-    /// A folder that is there already.
+    /// A folder that is there already; for a capture on a mounted disk.
     Folder(PathBuf),
 }
 

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use crate::{escape::Escaped, sys::tty};
+use crate::{escape::Escaped, job::plan::chain, sys::tty};
 
 /// How bad a line is: the kernel's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +36,7 @@ pub fn line(level: Level, text: impl std::fmt::Display) {
 
 /// Writes an error with all its reasons into the kernel log.
 pub fn error(what: &str, error: &dyn std::error::Error) {
-    line(Level::Error, chain(what, error));
-}
-
-/// Joins an error and its reasons: `what: error: reason`.
-#[must_use]
-pub fn chain(what: &str, error: &dyn std::error::Error) -> String {
-    let mut text = format!("{what}: {error}");
-    let mut source = error.source();
-    while let Some(reason) = source {
-        text = format!("{text}: {reason}");
-        source = reason.source();
-    }
-    text
+    line(Level::Error, format!("{what}: {}", chain(error)));
 }
 
 /// Copies the kernel log to a terminal, from its start on, until the terminal is gone.

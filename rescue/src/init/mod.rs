@@ -7,6 +7,7 @@ pub mod cmdline;
 pub mod console;
 pub mod glob;
 pub mod hotplug;
+pub mod lines;
 pub mod log;
 pub mod modprobe;
 pub mod modules;
@@ -19,8 +20,7 @@ mod attend;
 mod machine;
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -36,6 +36,7 @@ pub use self::machine::Ending;
 use self::{
     console::{Console, Role},
     hotplug::Devices,
+    lines::Lines,
     log::Level,
     machine::{EndSignals, Machine},
     modules::Loader,
@@ -45,6 +46,8 @@ use crate::sys::{power, process, tty, uevent::Listener};
 
 /// How long programs have to end before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the end waits for a console that does not take its lines.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Is PID 1, for as long as the machine runs.
 pub fn main() -> ! {
@@ -200,7 +203,11 @@ fn wait_for_end(machine: &Machine, asked: &Receiver<Ending>) {
         Ok(())
     });
     power::sync();
-    tty::drain(&io::stdout());
+    step("writing the last lines", || {
+        // What a program wrote at its end may still be on its way to a serial line.
+        let _ = Lines::to_console()?.flush(LAST_WORDS);
+        Ok(())
+    });
     let error = match how {
         Ending::PowerOff => power::power_off(),
         Ending::Reboot => power::restart(),
@@ -211,9 +218,14 @@ fn wait_for_end(machine: &Machine, asked: &Receiver<Ending>) {
     machine.go_on();
 }
 
-/// Writes a line to `/dev/console`.
+/// Writes a line to `/dev/console`, and waits for it no longer than [`LAST_WORDS`].
 fn say(text: &str) {
     log::line(Level::Info, text);
-    let _ = writeln!(io::stdout(), "\r\n{text}");
-    let _ = io::stdout().flush();
+    match Lines::to_console() {
+        Ok(console) => {
+            console.try_say(format!("\r\n{text}\r\n"));
+            let _ = console.flush(LAST_WORDS);
+        }
+        Err(error) => log::error("the console", &error),
+    }
 }

@@ -9,6 +9,7 @@ use super::{
     log,
     modules::{Error, Loader},
 };
+use crate::job::plan::chain;
 
 /// What the arguments ask for.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     for name in &request.names {
         let Err(error) = loader.load(name) else { continue };
         code = ExitCode::FAILURE;
-        let text = log::chain("modprobe", &error);
+        let text = format!("modprobe: {}", chain(&error));
         if !request.quiet {
             let _ = writeln!(std::io::stderr(), "{text}");
         }

@@ -96,7 +96,7 @@ pub fn provide_modprobe() -> io::Result<()> {
 
 /// File systems on devices, the last mounted first: what must be unmounted before the machine ends.
 fn on_devices(all: &[Mounted]) -> impl Iterator<Item = &Mounted> {
-    all.iter().rev().filter(|mounted| Path::new(&mounted.source).starts_with("/dev/"))
+    all.iter().rev().filter(|mounted| mounted.is_on_device())
 }
 
 /// Unmounts every file system on a device; one that cannot be is made read-only, which is as good for its content.

@@ -1,39 +1,23 @@
 //! The report port: JSON lines to whoever watches a machine without a screen.
-//!
-//! A port whose other end does not read blocks its writer for ever. The job must not wait for that: lines go through
-//! a bounded queue to a thread of their own, progress is dropped when the queue is full, and what matters waits a
-//! limited time.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fs::{self, OpenOptions},
+    io,
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use crossbeam_channel::{Sender, bounded};
 use serde_json::Value;
 
+use super::lines::Lines;
 use crate::sys::tty;
 
-/// Lines that may wait for a slow reader.
-const QUEUE: usize = 64;
 /// How long a line that matters waits for a place in the queue.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-enum Message {
-    Line(String),
-    Flush(Sender<()>),
-}
-
 /// An open report port.
-pub struct Port {
-    queue: Sender<Message>,
-    /// Nobody read for all of [`PATIENCE`]: until somebody does, no line waits again but the last one.
-    stuck: AtomicBool,
-}
+pub struct Port(Lines);
 
 /// Finds the device node that `name` means: `ttyS1`, `/dev/hvc0`, `/dev/virtio-ports/NAME`, or a virtio port's NAME.
 ///
@@ -72,56 +56,28 @@ impl Port {
         };
         // Anything but a terminal has no modes to set.
         let _ = tty::make_raw(&file);
-        Self::start(file)
-    }
-
-    fn start(mut file: File) -> io::Result<Self> {
-        let (sender, receiver) = bounded(QUEUE);
-        let write_all = move || {
-            for message in receiver {
-                match message {
-                    Message::Line(line) => {
-                        // The port may be unplugged; the job goes on without it.
-                        let _ = file.write_all(line.as_bytes());
-                        tty::drain(&file);
-                    }
-                    Message::Flush(done) => drop(done.send(())),
-                }
-            }
-        };
-        std::thread::Builder::new().name("report".to_owned()).spawn(write_all)?;
-        Ok(Self { queue: sender, stuck: AtomicBool::new(false) })
+        Ok(Self(Lines::start(file)?))
     }
 
     /// Sends a line that may be lost when nobody reads.
     pub fn try_say(&self, value: &Value) {
-        let _ = self.queue.try_send(Message::Line(format!("{value}\n")));
+        self.0.try_say(format!("{value}\n"));
     }
 
-    /// Sends a line, and waits a limited time for a reader: once. A disk with a thousand bad sectors has a thousand
-    /// lines, and a job must not stand still for each.
+    /// Sends a line, and waits a limited time for a reader: once.
     pub fn say(&self, value: &Value) {
-        let patience = if self.stuck.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
-        let sent = self.queue.send_timeout(Message::Line(format!("{value}\n")), patience);
-        self.stuck.store(sent.is_err(), Ordering::Relaxed);
+        self.0.say(format!("{value}\n"), PATIENCE);
     }
 
     /// Sends the last line and waits a limited time until it has left. Tells whether it has.
     #[must_use]
     pub fn say_last(&self, value: &Value) -> bool {
-        let (done, wait) = bounded(1);
-        self.queue.send_timeout(Message::Line(format!("{value}\n")), PATIENCE).is_ok()
-            && self.queue.send_timeout(Message::Flush(done), PATIENCE).is_ok()
-            && wait.recv_timeout(PATIENCE).is_ok()
+        self.0.say_last(format!("{value}\n"), PATIENCE)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -142,34 +98,5 @@ mod tests {
         assert!(resolve("null").is_ok());
         assert!(resolve("/etc/passwd").is_err());
         assert!(resolve("no-such-port").is_err());
-    }
-
-    #[test]
-    fn lines_arrive_in_order_and_the_last_one_is_waited_for() {
-        let (mut read, write) = std::os::unix::net::UnixStream::pair().unwrap();
-        let port = Port::start(File::from(std::os::fd::OwnedFd::from(write))).unwrap();
-        for n in 0..9 {
-            port.say(&json!({ "n": n }));
-        }
-        assert!(port.say_last(&json!({ "n": 9 })));
-        drop(port);
-        let mut text = String::new();
-        read.read_to_string(&mut text).unwrap();
-        assert_eq!(text.lines().count(), 10);
-        assert!(text.starts_with("{\"n\":0}\n") && text.ends_with("{\"n\":9}\n"));
-    }
-
-    #[test]
-    fn a_reader_that_sleeps_stops_neither_progress_nor_problems() {
-        let (_unread, write) = std::os::unix::net::UnixStream::pair().unwrap();
-        let port = Port::start(File::from(std::os::fd::OwnedFd::from(write))).unwrap();
-        let long = "x".repeat(10_000);
-        for _ in 0..1000 {
-            port.try_say(&json!({ "long": long }));
-        }
-        port.stuck.store(true, Ordering::Relaxed);
-        for _ in 0..1000 {
-            port.say(&json!({ "long": long }));
-        }
     }
 }

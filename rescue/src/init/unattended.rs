@@ -9,11 +9,11 @@
 //! exactly once; a device node is never accepted.
 
 use std::{
-    io::{self, Write},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,55 +21,39 @@ use serde_json::{Value, json};
 
 use super::{
     cmdline::{self, Kind, Parsed, Request, StoreRef, Then},
-    log,
+    lines::Lines,
     port::Port,
 };
 use crate::{
     block::{
         DiskRef,
         discovery::{self, DiskInfo},
-        open::{find, gpt_disk_guid, open_look},
+        open::{guid_of, matching, only},
     },
     escape::Escaped,
     exit,
     job::{
-        Cancel, CaptureJob, Event, Job, Monitor, Outcome, Phase, Plan, Report, RestoreJob, VerifyJob, plan,
+        Cancel, CaptureJob, Event, Job, Monitor, Outcome, Phase, Plan, Report, RestoreJob, VerifyJob,
+        plan::{Error, panic_text},
         stores::{self, Access, FoundStore, Name, mount_store, unmount_store},
     },
-    sys::uevent::{Heard, Listener},
+    sys::{
+        mount::{Mounted, holding, mounts},
+        uevent::{Heard, Listener},
+    },
     units::Bytes,
 };
 
 /// Disks must have been quiet for so long before one match counts as the only one.
 const QUIET: Duration = Duration::from_secs(1);
+/// Why one match that is there does not count.
+const RESTLESS: &str = "disks keep coming and going; whether one match is the only one cannot be told";
 /// They are looked at so often without an announcement.
 const POLL: Duration = Duration::from_millis(500);
 /// Progress on the console comes so often.
 const CONSOLE_PROGRESS: Duration = Duration::from_secs(10);
-
-/// Why there is no report of a job: it never ran.
-enum Stop {
-    Refused(String),
-    Failed(String),
-}
-
-impl From<plan::Error> for Stop {
-    fn from(error: plan::Error) -> Self {
-        match &error {
-            plan::Error::Refused(_) => Self::Refused(error.to_string()),
-            plan::Error::Failed(_) => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<stores::Error> for Stop {
-    fn from(error: stores::Error) -> Self {
-        match &error {
-            stores::Error::Refused(reason) => Self::Refused(reason.clone()),
-            _ => Self::Failed(log::chain("the store", &error)),
-        }
-    }
-}
+/// How long the result waits for a console that does not take its lines.
+const CONSOLE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the job of `/proc/cmdline`; the exit code says what PID 1 is to do then.
 #[must_use]
@@ -83,21 +67,14 @@ pub fn main() -> ExitCode {
     let watch = Watch::new(open_port(&parsed));
     watch.tell(&start_line(&parsed));
     let result = catch_unwind(AssertUnwindSafe(|| run(&parsed, &watch, &cancel)));
-    let report = match result {
-        Ok(Ok(report)) => report,
-        Ok(Err(Stop::Refused(reason))) => {
+    let result = result.unwrap_or_else(|panic| Err(Error::Failed(panic_text(panic.as_ref()))));
+    let report = result.unwrap_or_else(|error| {
+        if let Error::Refused(reason) = &error {
             watch.tell(&json!({ "event": "refused", "reason": reason }));
-            not_run(&parsed, &reason, true)
         }
-        Ok(Err(Stop::Failed(reason))) => not_run(&parsed, &reason, false),
-        Err(fault) => not_run(&parsed, &format!("a fault in the program: {}", panic_text(fault.as_ref())), false),
-    };
-    if !watch.tell_last(&result_line(&report)) {
-        watch.say("nobody read the report port; the result stands here alone");
-    }
-    for text in summary(&report) {
-        watch.say(&text);
-    }
+        not_run(&parsed, &error)
+    });
+    watch.conclude(&report);
     ExitCode::from(end_code(&parsed, report.outcome))
 }
 
@@ -108,11 +85,6 @@ fn end_code(parsed: &Parsed, outcome: Outcome) -> u8 {
         Then::Reboot => exit::REBOOT,
         Then::Stay => exit::STAY,
     }
-}
-
-fn panic_text(fault: &(dyn std::any::Any + Send)) -> String {
-    let text = fault.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| fault.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".to_owned())
 }
 
 /// Opens the report port, waiting for it as long as for disks: its driver may be late as well.
@@ -131,32 +103,17 @@ fn open_port(parsed: &Parsed) -> Option<Port> {
 /// Tells on the report port that the job process died; PID 1 does that for it.
 pub(super) fn report_death(parsed: &Parsed, message: &str, words: &[String]) {
     let reason = std::iter::once(message).chain(words.iter().map(String::as_str)).collect::<Vec<_>>().join(": ");
-    let report = not_run(parsed, &reason, false);
-    let watch = Watch::new(parsed.report.as_deref().and_then(|name| Port::open(name).ok()));
-    let _ = watch.tell_last(&result_line(&report));
-    for text in summary(&report) {
-        watch.say(&text);
-    }
+    let report = not_run(parsed, &Error::Failed(reason));
+    Watch::new(parsed.report.as_deref().and_then(|name| Port::open(name).ok())).conclude(&report);
 }
 
 /// The report of a job that did not run, or died.
-fn not_run(parsed: &Parsed, reason: &str, refused: bool) -> Report {
+fn not_run(parsed: &Parsed, error: &Error) -> Report {
     let request = parsed.request.as_ref();
-    let image = request.and_then(|request| request.image.clone()).map(String::from);
-    Report {
-        job: parsed.job.clone().unwrap_or_default(),
-        outcome: Outcome::Failed,
-        disk: request.and_then(|request| request.disk.as_ref()).map(ToString::to_string).unwrap_or_default(),
-        image,
-        disk_bytes: 0,
-        allocated_bytes: 0,
-        stored_bytes: 0,
-        deduplicated_bytes: 0,
-        stages: Vec::new(),
-        problems: Vec::new(),
-        error: Some(reason.to_owned()),
-        refused,
-    }
+    let disk = request.and_then(|request| request.disk.as_ref()).map(ToString::to_string).unwrap_or_default();
+    let mut report = Report::failed(parsed.job.as_deref().unwrap_or_default(), disk, error);
+    report.image = request.and_then(|request| request.image.clone()).map(String::from);
+    report
 }
 
 fn start_line(parsed: &Parsed) -> Value {
@@ -204,15 +161,18 @@ fn summary(report: &Report) -> Vec<String> {
     lines
 }
 
-/// Port and console together.
+/// Port and console together. Neither can make the job wait for long: both may be read by nobody.
 struct Watch {
     port: Option<Port>,
-    console: Mutex<Option<(Phase, Instant)>>,
+    console: Option<Lines>,
+    /// What progress people saw last, and when.
+    shown: Mutex<Option<(Phase, Instant)>>,
 }
 
 impl Watch {
-    const fn new(port: Option<Port>) -> Self {
-        Self { port, console: Mutex::new(None) }
+    fn new(port: Option<Port>) -> Self {
+        // A console that is gone is no reason to stop.
+        Self { port, console: Lines::to_console().ok(), shown: Mutex::new(None) }
     }
 
     /// Sends a line that matters to the port.
@@ -222,21 +182,27 @@ impl Watch {
         }
     }
 
-    /// Writes a line for people to the console. A console that is gone is no reason to stop.
+    /// Writes a line for people to the console, if it takes it.
     fn say(&self, text: &str) {
-        let mut out = io::stdout().lock();
-        let _ = writeln!(out, "rescue: {text}");
-        let _ = out.flush();
+        if let Some(console) = &self.console {
+            console.try_say(console_line(text));
+        }
     }
 
-    /// Sends the result to the port; tells whether it left.
-    fn tell_last(&self, line: &Value) -> bool {
-        self.port.as_ref().is_none_or(|port| port.say_last(line))
+    /// Sends the result to the port and writes it to the console, and waits a limited time until it has left.
+    fn conclude(&self, report: &Report) {
+        let told = self.port.as_ref().is_none_or(|port| port.say_last(&result_line(report)));
+        let Some(console) = &self.console else { return };
+        let alone = (!told).then(|| "nobody read the report port; the result stands here alone".to_owned());
+        for text in alone.into_iter().chain(summary(report)) {
+            console.say(console_line(&text), CONSOLE_PATIENCE);
+        }
+        let _ = console.flush(CONSOLE_PATIENCE);
     }
 
     /// Tells whether progress of `phase` is to be shown to people now.
     fn is_due(&self, phase: Phase) -> bool {
-        let mut last = self.console.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let due = last.is_none_or(|(shown, at)| shown != phase || at.elapsed() >= CONSOLE_PROGRESS);
         if due {
             *last = Some((phase, Instant::now()));
@@ -253,7 +219,7 @@ impl Monitor for Watch {
             _ => self.tell(&line),
         }
         match event {
-            Event::Phase { phase } => self.say(phase_words(phase)),
+            Event::Phase { phase } => self.say(phase.name()),
             Event::Progress { phase, progress } if progress.total > 0 && self.is_due(phase) => {
                 self.say(&format!("{} of {}", Bytes(progress.done), Bytes(progress.total)));
             }
@@ -263,27 +229,17 @@ impl Monitor for Watch {
     }
 }
 
-const fn phase_words(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Planning => "planning",
-        Phase::Checking => "checking the stored image",
-        Phase::Capturing => "capturing",
-        Phase::Syncing => "making it durable",
-        Phase::Clearing => "clearing head and tail of the target",
-        Phase::Writing => "writing",
-        Phase::ReadingBack => "reading back",
-        Phase::WritingTable => "writing the partition table",
-        Phase::Verifying => "verifying",
-    }
+fn console_line(text: &str) -> String {
+    format!("rescue: {text}\n")
 }
 
-fn run(parsed: &Parsed, watch: &Watch, cancel: &Cancel) -> Result<Report, Stop> {
+fn run(parsed: &Parsed, watch: &Watch, cancel: &Cancel) -> Result<Report, Error> {
     let request = match &parsed.request {
         Some(request) => request,
-        None => return Err(Stop::Refused(parsed.problems.join("; "))),
+        None => return Err(Error::Refused(parsed.problems.join("; "))),
     };
     if let (Some(name), None) = (&parsed.report, &watch.port) {
-        return Err(Stop::Refused(format!("the report port {name} is not there")));
+        return Err(Error::Refused(format!("the report port {name} is not there")));
     }
     let mut disks = Patience::new(parsed.wait);
     let disk = match &request.disk {
@@ -299,7 +255,7 @@ fn run(parsed: &Parsed, watch: &Watch, cancel: &Cancel) -> Result<Report, Stop> 
     result
 }
 
-fn run_in(request: &Request, store: PathBuf, watch: &Watch, cancel: &Cancel) -> Result<Report, Stop> {
+fn run_in(request: &Request, store: PathBuf, watch: &Watch, cancel: &Cancel) -> Result<Report, Error> {
     let job = job(request, store)?;
     let plan = Plan::new(&job, watch, cancel)?;
     watch.say(&Escaped(&plan.view().title).to_string());
@@ -312,13 +268,13 @@ fn run_in(request: &Request, store: PathBuf, watch: &Watch, cancel: &Cancel) -> 
 fn close_store(path: &Path, watch: &Watch) {
     if let Err(error) = unmount_store(path) {
         // PID 1 tries again at the end; what the job calls done was synced by the job.
-        watch.say(&log::chain("the store stays mounted", &error));
+        watch.say(&Error::failed("the store stays mounted", &error).to_string());
         crate::sys::power::sync();
     }
 }
 
-fn job(request: &Request, store: PathBuf) -> Result<Job, Stop> {
-    let disk = || request.disk.clone().ok_or_else(|| Stop::Refused("no disk is named".to_owned()));
+fn job(request: &Request, store: PathBuf) -> Result<Job, Error> {
+    let disk = || request.disk.clone().ok_or_else(|| Error::Refused("no disk is named".to_owned()));
     Ok(match request.kind {
         Kind::Capture => Job::Capture(CaptureJob {
             disk: disk()?,
@@ -329,7 +285,7 @@ fn job(request: &Request, store: PathBuf) -> Result<Job, Stop> {
         }),
         Kind::Restore => Job::Restore(RestoreJob {
             store,
-            image: request.image.clone().ok_or_else(|| Stop::Refused("no image is named".to_owned()))?,
+            image: request.image.clone().ok_or_else(|| Error::Refused("no image is named".to_owned()))?,
             disk: disk()?,
             sector_size: None,
             accept_partial: false,
@@ -352,68 +308,74 @@ enum Look<T> {
 /// Waiting for things to appear, all within one time.
 struct Patience {
     until: Instant,
-    listener: Option<Listener>,
+    /// Disks must have been quiet for so long.
+    quiet: Duration,
+    /// Waits up to a limit for the announcement of a block device, and tells whether one came.
+    announced: Box<dyn FnMut(Duration) -> bool>,
 }
 
 impl Patience {
     fn new(wait: Duration) -> Self {
         // Without announcements it looks again and again.
-        Self { until: Instant::now() + wait, listener: Listener::open().ok() }
+        let listener = Listener::open().ok();
+        let announced = Box::new(move |limit| announced(listener.as_ref(), limit));
+        Self { until: Instant::now() + wait, quiet: QUIET, announced }
     }
 
     /// Looks until there is exactly one, and still exactly one once no disk has come or gone for [`QUIET`].
-    fn wait_for<T>(&mut self, cancel: &Cancel, look: &mut dyn FnMut() -> Result<Look<T>, Stop>) -> Result<T, Stop> {
+    fn wait_for<T>(&mut self, cancel: &Cancel, look: &mut dyn FnMut() -> Result<Look<T>, Error>) -> Result<T, Error> {
         loop {
-            let quiet = matches!(look()?, Look::One(_)) && self.is_quiet(cancel);
+            let seen = matches!(look()?, Look::One(_));
+            let quiet = seen && self.is_quiet(cancel);
+            if cancel.is_cancelled() {
+                return Err(Error::Failed("stopped from outside".to_owned()));
+            }
+            let late = Instant::now() >= self.until;
             match look()? {
                 Look::One(found) if quiet => return Ok(found),
-                Look::Refused(reason) => return Err(Stop::Refused(reason)),
-                Look::Nothing(reason) if Instant::now() >= self.until => return Err(Stop::Refused(reason)),
+                Look::One(_) if seen && late => return Err(Error::Refused(RESTLESS.to_owned())),
+                Look::Refused(reason) => return Err(Error::Refused(reason)),
+                Look::Nothing(reason) if late => return Err(Error::Refused(reason)),
                 Look::One(_) | Look::Nothing(_) => {}
             }
-            if cancel.is_cancelled() {
-                return Err(Stop::Failed("stopped from outside".to_owned()));
-            }
             if !quiet {
-                self.pause(POLL);
+                (self.announced)(POLL);
             }
         }
     }
 
-    /// Waits until no block device was announced for [`QUIET`], ten times that at most.
-    fn is_quiet(&self, cancel: &Cancel) -> bool {
+    /// Waits until no block device was announced for as long as counts as quiet, ten times that at most. Tells whether
+    /// it became quiet.
+    fn is_quiet(&mut self, cancel: &Cancel) -> bool {
         let start = Instant::now();
         let mut last = start;
-        while last.elapsed() < QUIET && start.elapsed() < QUIET * 10 && !cancel.is_cancelled() {
-            if self.pause(Duration::from_millis(100)) {
+        while start.elapsed() < self.quiet * 10 && !cancel.is_cancelled() {
+            if (self.announced)(self.quiet / 10) {
                 last = Instant::now();
+            } else if last.elapsed() >= self.quiet {
+                return true;
             }
         }
-        true
+        false
     }
+}
 
-    /// Waits for an announcement; tells whether one about a block device came.
-    fn pause(&self, limit: Duration) -> bool {
-        match self.listener.as_ref().map(|listener| listener.next(limit)) {
-            Some(Ok(Heard::Event(event))) => event.is_block(),
-            Some(Ok(Heard::Lost)) => true,
-            Some(Ok(Heard::Silence)) => false,
-            Some(Err(_)) | None => {
-                std::thread::sleep(limit);
-                false
-            }
+/// Waits for an announcement; tells whether one about a block device came.
+fn announced(listener: Option<&Listener>, limit: Duration) -> bool {
+    match listener.map(|listener| listener.next(limit)) {
+        Some(Ok(Heard::Event(event))) => event.is_block(),
+        Some(Ok(Heard::Lost)) => true,
+        Some(Ok(Heard::Silence)) => false,
+        Some(Err(_)) | None => {
+            std::thread::sleep(limit);
+            false
         }
     }
 }
 
-fn look_for_disk(wanted: &DiskRef) -> Result<Look<DiskInfo>, Stop> {
-    let all = discovery::disks().map_err(|error| Stop::Failed(log::chain("looking for disks", &error)))?;
+fn look_for_disk(wanted: &DiskRef) -> Result<Look<DiskInfo>, Error> {
+    let all = discovery::disks().map_err(|error| Error::failed("looking for disks", &error))?;
     Ok(match_disk(wanted, &all, &guid_of))
-}
-
-fn guid_of(disk: &DiskInfo) -> Option<String> {
-    let opened = open_look(&DiskRef::Path(disk.identity.path.clone()), None).ok()?;
-    gpt_disk_guid(opened.as_ref(), disk.identity.sector_size)
 }
 
 /// Finds the one disk that `wanted` names.
@@ -421,16 +383,11 @@ fn match_disk(wanted: &DiskRef, all: &[DiskInfo], guid_of: &dyn Fn(&DiskInfo) ->
     if !wanted.is_identity() {
         return Look::Refused(format!("{wanted} does not stay with the disk"));
     }
-    let matches = |disk: &&DiskInfo| find(wanted, std::slice::from_ref(*disk), guid_of).is_ok();
-    let found: Vec<&DiskInfo> = all.iter().filter(matches).collect();
-    let shown = wanted.to_string();
-    match found.as_slice() {
-        [] => Look::Nothing(format!("no disk matches {}", Escaped(&shown))),
-        [one] => Look::One((*one).clone()),
-        several => {
-            let paths: Vec<&str> = several.iter().map(|disk| disk.identity.path.as_str()).collect();
-            Look::Refused(format!("{} disks match {}: {}", several.len(), Escaped(&shown), paths.join(", ")))
-        }
+    let found = matching(wanted, all, guid_of);
+    match only(wanted, &found) {
+        Ok(one) => Look::One(one.clone()),
+        Err(error) if found.is_empty() => Look::Nothing(error.to_string()),
+        Err(error) => Look::Refused(error.to_string()),
     }
 }
 
@@ -442,9 +399,14 @@ fn open_store(
     cancel: &Cancel,
     watch: &Watch,
     disk: Option<&DiskInfo>,
-) -> Result<(PathBuf, Option<PathBuf>), Stop> {
+) -> Result<(PathBuf, Option<PathBuf>), Error> {
     let (name, folder) = match &request.store {
-        StoreRef::Folder(folder) => return Ok((folder.clone(), None)),
+        StoreRef::Folder(folder) => {
+            if request.kind == Kind::Capture {
+                must_be_on_disk(folder, &mounts().unwrap_or_default())?;
+            }
+            return Ok((folder.clone(), None));
+        }
         StoreRef::Label(label, folder) => (Name::Label(label), folder),
         StoreRef::Uuid(uuid, folder) => (Name::Uuid(uuid), folder),
     };
@@ -469,6 +431,20 @@ fn open_store(
     }
 }
 
+/// Refuses a folder that is in no file system on a device: in the boot environment that is memory, and an image in it
+/// would be COMPLETE and then gone with the power.
+fn must_be_on_disk(folder: &Path, all: &[Mounted]) -> Result<(), Error> {
+    let there = folder.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_default();
+    match holding(all, &there) {
+        Some(mounted) if mounted.is_on_device() => Ok(()),
+        other => Err(Error::Refused(format!(
+            "rescue.store={} is on no mounted disk but on {}: name the store by label: or uuid:",
+            folder.display(),
+            other.map_or("nothing", |mounted| &mounted.fs)
+        ))),
+    }
+}
+
 fn match_store(all: &[FoundStore], name: Name<'_>, forbidden: &[&str]) -> Look<FoundStore> {
     match stores::pick(all, name, forbidden) {
         Ok(found) => Look::One(found.clone()),
@@ -479,10 +455,11 @@ fn match_store(all: &[FoundStore], name: Name<'_>, forbidden: &[&str]) -> Look<F
 
 /// Returns the store's folder below where its file system is mounted; makes it for a capture. A link that leads out
 /// of the file system is refused: it would lead onto another disk, or into memory.
-fn folder_in(root: &Path, folder: &Path, make: bool) -> Result<PathBuf, Stop> {
+fn folder_in(root: &Path, folder: &Path, make: bool) -> Result<PathBuf, Error> {
     let path = root.join(folder);
-    let failed =
-        |error: io::Error| Stop::Failed(format!("the folder {} in the store's file system: {error}", folder.display()));
+    let failed = |error: io::Error| {
+        Error::Failed(format!("the folder {} in the store's file system: {error}", folder.display()))
+    };
     if make {
         std::fs::create_dir_all(&path).map_err(failed)?;
     }
@@ -490,7 +467,7 @@ fn folder_in(root: &Path, folder: &Path, make: bool) -> Result<PathBuf, Stop> {
     if real.starts_with(root) {
         Ok(real)
     } else {
-        Err(Stop::Refused(format!("{} leads out of the store's file system", folder.display())))
+        Err(Error::Refused(format!("{} leads out of the store's file system", folder.display())))
     }
 }
 

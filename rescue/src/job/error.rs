@@ -44,3 +44,12 @@ impl From<crate::block::Error> for Error {
         }
     }
 }
+
+impl From<super::stores::Error> for Error {
+    fn from(error: super::stores::Error) -> Self {
+        match error {
+            super::stores::Error::Refused(reason) => Self::Refused(reason),
+            other => Self::failed("the store", &other),
+        }
+    }
+}

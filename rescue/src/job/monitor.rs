@@ -28,6 +28,24 @@ pub enum Phase {
     Verifying,
 }
 
+impl Phase {
+    /// Returns what is being done, in words for a line of text.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Planning => "planning",
+            Self::Checking => "checking the image",
+            Self::Capturing => "capturing",
+            Self::Syncing => "making it durable",
+            Self::Clearing => "clearing head and tail",
+            Self::Writing => "writing",
+            Self::ReadingBack => "reading back",
+            Self::WritingTable => "writing the tables",
+            Self::Verifying => "verifying",
+        }
+    }
+}
+
 /// How far a phase is. All counts are bytes of the disk, but for `stored`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {

@@ -2,10 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use super::error::{Error, chain};
 use super::{
-    Cancel, Job, Monitor, Report, capture::CapturePlan, failure::panic_text, restore::RestorePlan, verify::VerifyPlan,
-    view::PlanView,
+    Cancel, Job, Monitor, Report, capture::CapturePlan, restore::RestorePlan, verify::VerifyPlan, view::PlanView,
+};
+pub use super::{
+    error::{Error, chain},
+    failure::panic_text,
 };
 
 /// Everything a job will read and write, decided.

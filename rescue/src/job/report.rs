@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Job, Monitor, Phase, error};
+use crate::exit;
 
 /// How a job ended: a value, never a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +24,9 @@ impl Outcome {
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::Complete => 0,
-            Self::Failed => 1,
-            Self::Partial => 4,
+            Self::Complete => exit::COMPLETE,
+            Self::Failed => exit::FAILED,
+            Self::Partial => exit::PARTIAL,
         }
     }
 }
@@ -81,10 +82,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns the exit code of a process that ran the job: 0 COMPLETE, 1 FAILED, 3 refused, 4 PARTIAL.
+    /// Returns the exit code of a process that ran the job, one of [`exit`]: COMPLETE, FAILED, REFUSED, PARTIAL.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
-        if self.refused { 3 } else { self.outcome.exit_code() }
+        if self.refused { exit::REFUSED } else { self.outcome.exit_code() }
     }
 
     /// Returns the report of a job that could not be planned or was not confirmed.
@@ -98,7 +99,12 @@ impl Report {
         Self::failed(name, disk, error)
     }
 
-    pub(super) fn failed(job: &str, disk: String, error: &error::Error) -> Self {
+    /// Returns the report of a job that came to nothing.
+    ///
+    /// * `job`: `capture`, `restore` or `verify`.
+    /// * `disk`: as the person named it; empty for a verify.
+    #[must_use]
+    pub fn failed(job: &str, disk: String, error: &error::Error) -> Self {
         let mut report = Self::empty(job);
         report.disk = disk;
         report.fail(error);

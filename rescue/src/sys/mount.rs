@@ -27,6 +27,22 @@ pub struct Mounted {
     pub read_only: bool,
 }
 
+impl Mounted {
+    /// Tells whether the file system is on a device node: not in memory, and not on another machine.
+    #[must_use]
+    pub fn is_on_device(&self) -> bool {
+        Path::new(&self.source).starts_with("/dev/")
+    }
+}
+
+/// Finds the file system of `all`, in the order they were mounted, that holds `path`, which is free of links.
+#[must_use]
+pub fn holding<'a>(all: &'a [Mounted], path: &Path) -> Option<&'a Mounted> {
+    let around = all.iter().filter(|mounted| path.starts_with(&mounted.target));
+    // Of two on one folder the later one is seen, and `max_by_key` returns the later one.
+    around.max_by_key(|mounted| mounted.target.components().count())
+}
+
 /// Mounts `source` on `target`.
 ///
 /// # Errors
@@ -127,6 +143,27 @@ mod tests {
         assert_eq!((got[1].device, got[1].target.as_path()), ((8, 17), Path::new("/run/My Disk\\x")));
         assert!(got[1].read_only && got[2].read_only, "by the mount, by the superblock");
         assert_eq!(got[2].source, "/dev/sdb2");
+    }
+
+    #[test]
+    fn a_path_is_held_by_the_deepest_mount_and_of_two_by_the_later() {
+        let text = b"1 1 0:2 / / rw - rootfs rootfs rw\n2 1 0:3 / /run rw - tmpfs tmpfs rw\n\
+            3 2 8:1 / /run/disk rw - ext4 /dev/sda1 rw\n4 1 8:2 / /twice rw - ext4 /dev/sda2 rw\n\
+            5 4 0:4 / /twice rw - tmpfs tmpfs rw\n6 1 0:5 / /pool rw - btrfs /dev/sdb rw\n";
+        let all = parse_mountinfo(text);
+        for (path, fs, on_device) in [
+            ("/store", "rootfs", false),
+            ("/run/store", "tmpfs", false),
+            ("/run/disk", "ext4", true),
+            ("/run/disk/a/b", "ext4", true),
+            ("/run/disks", "tmpfs", false),
+            ("/twice/a", "tmpfs", false),
+            ("/pool/a", "btrfs", true),
+        ] {
+            let held = holding(&all, Path::new(path)).unwrap();
+            assert_eq!((held.fs.as_str(), held.is_on_device()), (fs, on_device), "{path}");
+        }
+        assert_eq!(holding(&all, Path::new("relative")), None);
     }
 
     proptest! {

@@ -12,8 +12,8 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::termios::{
-        ControlFlags, FlushArg, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, cfmakeraw,
-        tcdrain, tcflush, tcgetattr, tcsetattr,
+        ControlFlags, FlowArg, FlushArg, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices,
+        cfmakeraw, tcdrain, tcflow, tcflush, tcgetattr, tcsetattr,
     },
 };
 
@@ -82,6 +82,21 @@ pub fn make_raw(terminal: &File) -> io::Result<()> {
     Ok(tcsetattr(terminal, SetArg::TCSANOW, &modes)?)
 }
 
+/// Lets output flow, whoever stopped it, and takes from Ctrl-S the power to stop it: where nobody watches nobody presses
+/// Ctrl-Q.
+///
+/// # Errors
+/// When it is not a terminal.
+pub fn never_stop(terminal: &impl AsFd) -> io::Result<()> {
+    let mut modes = tcgetattr(terminal)?;
+    modes.input_flags -= InputFlags::IXON;
+    tcsetattr(terminal, SetArg::TCSANOW, &modes)?;
+    // Scroll Lock stops a screen without IXON. The kernel starts by call only what was stopped by call, whatever else
+    // had stopped it.
+    tcflow(terminal, FlowArg::TCOOFF)?;
+    Ok(tcflow(terminal, FlowArg::TCOON)?)
+}
+
 /// Waits until what was written has left the machine; a port that is no terminal has nothing to wait for.
 pub fn drain(terminal: &impl AsFd) {
     let _ = tcdrain(terminal);
@@ -123,4 +138,38 @@ fn wait_and_read(terminal: &mut File, limit: Duration) -> io::Result<Option<u8>>
 /// Throws away keys that were pressed before anybody asked.
 pub fn discard_input(terminal: &File) {
     let _ = tcflush(terminal, FlushArg::TCIFLUSH);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use nix::pty::openpty;
+
+    use super::*;
+
+    #[test]
+    fn a_terminal_that_was_stopped_flows_again_and_cannot_be_stopped() {
+        let pty = openpty(None, None).unwrap();
+        let (mut keys, screen) = (File::from(pty.master), File::from(pty.slave));
+        // What comes over the line is seen to by a thread of the kernel, soon.
+        let flows_within = |want: bool, limit: u64| {
+            (0..limit / 20).any(|_| {
+                std::thread::sleep(Duration::from_millis(20));
+                let mut fds = [PollFd::new(screen.as_fd(), PollFlags::POLLOUT)];
+                (poll(&mut fds, PollTimeout::ZERO).unwrap() == 1) == want
+            })
+        };
+        make_sane(&screen).unwrap();
+        keys.write_all(b"\x13").unwrap();
+        assert!(flows_within(false, 5000), "Ctrl-S stops it");
+        never_stop(&screen).unwrap();
+        assert!(flows_within(true, 5000));
+        keys.write_all(b"\x13").unwrap();
+        assert!(!flows_within(false, 400), "Ctrl-S is a key like others");
+        tcflow(&screen, FlowArg::TCOOFF).unwrap();
+        assert!(flows_within(false, 5000));
+        never_stop(&screen).unwrap();
+        assert!(flows_within(true, 5000));
+    }
 }

@@ -58,15 +58,15 @@ fn one_match_or_none_or_a_refusal() {
         ("serial:SOURCE", Ok("/dev/vda")),
         ("wwn:naa.3", Ok("/dev/vdc")),
         ("guid:AAAAAAAA-0000-0000-0000-000000000001", Ok("/dev/vda")),
-        ("serial:TWIN", Err("2 disks match serial:TWIN: /dev/vdb, /dev/vdc")),
+        ("serial:TWIN", Err("serial:TWIN: 2 disks match: /dev/vdb, /dev/vdc")),
         (
             "guid:aaaaaaaa-0000-0000-0000-000000000002",
-            Err("2 disks match guid:aaaaaaaa-0000-0000-0000-000000000002: /dev/vdb, /dev/vdd"),
+            Err("guid:aaaaaaaa-0000-0000-0000-000000000002: 2 disks match: /dev/vdb, /dev/vdd"),
         ),
-        ("serial:NONE", Err("no disk matches serial:NONE")),
-        ("serial:source", Err("no disk matches serial:source")),
-        ("serial:", Err("no disk matches serial:")),
-        ("serial:LOOP", Err("no disk matches serial:LOOP")),
+        ("serial:NONE", Err("serial:NONE: no disk matches")),
+        ("serial:source", Err("serial:source: no disk matches")),
+        ("serial:", Err("serial:: the name says nothing")),
+        ("serial:LOOP", Err("serial:LOOP: no disk matches")),
         ("/dev/vda", Err("/dev/vda does not stay with the disk")),
         ("vda", Err("vda does not stay with the disk")),
     ] {
@@ -96,27 +96,58 @@ fn a_store_that_may_still_come_is_waited_for_and_an_ambiguous_one_is_not() {
     assert!(matches!(match_store(&all, Name::Label("A"), &["sda"]), Look::Refused(_)));
 }
 
+/// Patience with a machine that announces nothing.
+fn still(wait: Duration) -> Patience {
+    let announced = |limit| {
+        std::thread::sleep(limit);
+        false
+    };
+    Patience { until: Instant::now() + wait, quiet: Duration::from_millis(50), announced: Box::new(announced) }
+}
+
+#[test]
+fn one_match_among_disks_that_come_and_go_for_ever_is_refused() {
+    let mut patience = still(Duration::ZERO);
+    patience.announced = Box::new(|_| true);
+    let restless = patience.wait_for(&Cancel::new(), &mut || Ok(Look::One(1)));
+    assert!(matches!(restless, Err(Error::Refused(reason)) if reason == RESTLESS));
+
+    let mut left = 5;
+    patience.announced = Box::new(move |limit| {
+        std::thread::sleep(limit);
+        left -= 1;
+        left > 0
+    });
+    assert!(patience.wait_for(&Cancel::new(), &mut || Ok(Look::One(1))).is_ok(), "it became quiet after a while");
+
+    patience.announced = Box::new(|_| true);
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let stopped = patience.wait_for(&cancel, &mut || Ok(Look::One(1)));
+    assert!(matches!(stopped, Err(Error::Failed(reason)) if reason == "stopped from outside"));
+}
+
 #[test]
 fn waiting_ends_with_the_first_lasting_match_or_with_the_time() {
     let cancel = Cancel::new();
     let mut looks = 0;
-    let mut patience = Patience { until: Instant::now() + Duration::from_secs(30), listener: None };
+    let mut patience = still(Duration::from_secs(30));
     let found = patience.wait_for(&cancel, &mut || {
         looks += 1;
         Ok(if looks < 3 { Look::Nothing("not yet".to_owned()) } else { Look::One(looks) })
     });
     assert!(found.is_ok_and(|looks| looks >= 4), "looked at again once it was quiet");
 
-    let mut late = Patience { until: Instant::now(), listener: None };
+    let mut late = still(Duration::ZERO);
     let never = late.wait_for(&cancel, &mut || Ok(Look::<u8>::Nothing("no disk matches x".to_owned())));
-    assert!(matches!(never, Err(Stop::Refused(reason)) if reason == "no disk matches x"));
+    assert!(matches!(never, Err(Error::Refused(reason)) if reason == "no disk matches x"));
 
     let mut looks = 0;
     let doubled = late.wait_for(&cancel, &mut || {
         looks += 1;
         Ok(if looks == 1 { Look::One(1) } else { Look::Refused("2 disks match".to_owned()) })
     });
-    assert!(matches!(doubled, Err(Stop::Refused(_))), "a second one appeared while it became quiet");
+    assert!(matches!(doubled, Err(Error::Refused(_))), "a second one appeared while it became quiet");
 }
 
 #[test]
@@ -124,7 +155,7 @@ fn the_result_line_is_the_report_with_its_exit_code() {
     let parsed = cmdline::parse(
         "rescue.job=restore rescue.disk=serial:X rescue.store=label:B rescue.image=latest rescue.then=poweroff",
     );
-    let refused = result_line(&not_run(&parsed, "2 disks match", true));
+    let refused = result_line(&not_run(&parsed, &Error::Refused("2 disks match".to_owned())));
     for (field, want) in [
         ("event", json!("result")),
         ("job", json!("restore")),
@@ -137,7 +168,7 @@ fn the_result_line_is_the_report_with_its_exit_code() {
     ] {
         assert_eq!(refused[field], want, "{field}");
     }
-    assert_eq!(result_line(&not_run(&parsed, "x", false))["exit"], json!(1));
+    assert_eq!(result_line(&not_run(&parsed, &Error::Failed("x".to_owned())))["exit"], json!(1));
 }
 
 #[test]
@@ -160,7 +191,7 @@ fn a_misspelt_request_is_refused_with_every_reason() {
     let parsed = cmdline::parse("rescue.job=capture rescue.disk=/dev/sda rescue.stroe=label:B");
     let watch = Watch::new(None);
     match run(&parsed, &watch, &Cancel::new()) {
-        Err(Stop::Refused(reason)) => {
+        Err(Error::Refused(reason)) => {
             for part in ["rescue.stroe is not known", "rescue.disk=/dev/sda", "rescue.store is missing"] {
                 assert!(reason.contains(part), "{reason}");
             }
@@ -176,8 +207,51 @@ fn the_folder_stays_in_its_file_system() {
     std::os::unix::fs::symlink("/tmp", root.join("out")).unwrap();
     assert!(folder_in(&root, Path::new("a/b"), true).is_ok_and(|path| path == root.join("a/b")));
     assert!(folder_in(&root, Path::new(""), false).is_ok_and(|path| path == root));
-    assert!(matches!(folder_in(&root, Path::new("missing"), false), Err(Stop::Failed(_))));
-    assert!(matches!(folder_in(&root, Path::new("out"), false), Err(Stop::Refused(_))));
+    assert!(matches!(folder_in(&root, Path::new("missing"), false), Err(Error::Failed(_))));
+    assert!(matches!(folder_in(&root, Path::new("out"), false), Err(Error::Refused(_))));
+}
+
+#[test]
+fn a_folder_of_a_capture_lies_on_a_mounted_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    std::fs::create_dir(root.join("disk")).unwrap();
+    std::os::unix::fs::symlink(&root, root.join("disk/out")).unwrap();
+    let text = format!(
+        "1 1 0:2 / / rw - rootfs rootfs rw\n2 1 0:3 / {root} rw - tmpfs tmpfs rw\n\
+         3 2 8:1 / {root}/disk rw - ext4 /dev/sda1 rw\n",
+        root = root.display()
+    );
+    let all = crate::sys::mount::parse_mountinfo(text.as_bytes());
+    for (folder, on) in [
+        (root.join("disk"), None),
+        (root.join("disk/not/yet"), None),
+        (root.join("disk/out/a"), Some("tmpfs")),
+        (root.join("a"), Some("tmpfs")),
+        (PathBuf::from("/nowhere/store"), Some("rootfs")),
+    ] {
+        let got = must_be_on_disk(&folder, &all).map_err(|error| error.to_string());
+        let shown = folder.display();
+        let want = on.map(|fs| {
+            format!("rescue.store={shown} is on no mounted disk but on {fs}: name the store by label: or uuid:")
+        });
+        assert_eq!(got.err(), want, "{shown}");
+    }
+    assert!(must_be_on_disk(&root, &[]).is_err(), "nothing is known");
+}
+
+#[test]
+fn a_console_that_takes_nothing_does_not_stop_the_job() {
+    let (_unread, write) = std::os::unix::net::UnixStream::pair().unwrap();
+    let console = Lines::start(std::os::fd::OwnedFd::from(write).into()).unwrap();
+    let watch = Watch { port: None, console: Some(console), shown: Mutex::new(None) };
+    let start = Instant::now();
+    let what = "x".repeat(10_000);
+    for _ in 0..1000 {
+        watch.event(Event::Problem { what: what.clone() });
+        watch.event(Event::Phase { phase: Phase::Writing });
+    }
+    assert!(start.elapsed() < CONSOLE_PATIENCE, "{:?}", start.elapsed());
 }
 
 #[test]
