@@ -103,7 +103,7 @@ fn run_job(job: &Job, dry_run: bool, yes: bool, json: bool) -> Result<u8, plan::
             return Ok(0);
         }
         Ok(plan) => {
-            if !json {
+            if !json || asks {
                 say(&print::plan(plan.view()));
             }
             match confirm(plan.view(), job, yes) {

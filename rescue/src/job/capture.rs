@@ -13,8 +13,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 
 use super::{
-    Cancel, CaptureJob, Monitor, Phase,
-    analysis::{Analysis, analyse, region_name},
+    Cancel, CaptureJob, Event, Monitor, Phase,
+    analysis::{Analysis, RegionAnalysis, analyse, region_name},
     chunks::{self, Runs},
     error::Error,
     failure::Failure,
@@ -36,6 +36,10 @@ use crate::{
 
 /// Threads that read the source.
 const READERS: usize = 2;
+/// Unreadable chunks that are told as they come; the report lists all.
+const TOLD: u64 = 20;
+/// After so many chunks in a row that cannot be read at all, the disk is asked for one that could.
+const PROBE_AFTER: u64 = 16;
 
 /// A disk, looked at, and the store it will go to.
 pub struct CapturePlan {
@@ -118,7 +122,7 @@ impl CapturePlan {
         let store = Store::open_or_create(&self.job.store).map_err(|e| Error::failed("opening the store", &e))?;
         let writer = store.writer().map_err(|e| Error::failed("writing to the store", &e))?;
         let meter = Meter::begin(monitor, Phase::Capturing, self.analysis.allocated());
-        let flow = Flow::new(self, &store, &writer, &meter, cancel);
+        let flow = Flow::new(self, &store, &writer, &meter, monitor, cancel);
         flow.run()?;
         let (regions, unreadable) = flow.finish(draft);
         draft.report.stages.push(meter.finish());
@@ -222,6 +226,7 @@ struct Flow<'a> {
     plan: &'a CapturePlan,
     writer: &'a Writer,
     meter: &'a Meter<'a>,
+    monitor: &'a dyn Monitor,
     cancel: &'a Cancel,
     chunk_len: u64,
     failure: Failure,
@@ -233,6 +238,12 @@ struct Flow<'a> {
 #[derive(Default)]
 struct Found {
     unreadable: ExtentSet,
+    /// Chunks that something of could not be read.
+    bad_chunks: u64,
+    /// Chunks nothing of could be read, since the last that read well.
+    bad_in_a_row: u64,
+    /// Where the last chunk lies that something of read well.
+    last_good: u64,
     stored: u64,
     deduplicated: u64,
 }
@@ -247,11 +258,18 @@ struct Filled {
 }
 
 impl<'a> Flow<'a> {
-    fn new(plan: &'a CapturePlan, store: &Store, writer: &'a Writer, meter: &'a Meter<'a>, cancel: &'a Cancel) -> Self {
+    fn new(
+        plan: &'a CapturePlan,
+        store: &Store,
+        writer: &'a Writer,
+        meter: &'a Meter<'a>,
+        monitor: &'a dyn Monitor,
+        cancel: &'a Cancel,
+    ) -> Self {
         let runs = plan.analysis.regions.iter().map(|_| Mutex::new(Runs::default())).collect();
         let chunk_len = store.chunk_len();
         let found = Mutex::new(Found::default());
-        Self { plan, writer, meter, cancel, chunk_len, failure: Failure::default(), runs, found }
+        Self { plan, writer, meter, monitor, cancel, chunk_len, failure: Failure::default(), runs, found }
     }
 
     fn run(&self) -> Result<(), Error> {
@@ -314,16 +332,45 @@ impl<'a> Flow<'a> {
                     let disk = self.plan.disk.as_ref();
                     let bad = salvage::read_chunk(disk, chunk, &allocated, &mut buf[..len], &|| self.stopped())?;
                     let allocated = allocated.iter().map(|extent| extent.len()).sum();
-                    if !bad.is_empty() {
-                        let mut found = lock(&self.found);
-                        found.unreadable = found.unreadable.union(&bad);
-                    }
+                    self.note_unreadable(chunk, allocated, &bad)?;
                     if filled.send(Filled { region, number, allocated, len, buf }).is_err() {
                         return Ok(());
                     }
                 }
             }
         }
+    }
+
+    /// Keeps what could not be read of a chunk, and says it while it happens: a dying disk takes hours.
+    fn note_unreadable(&self, chunk: Extent, allocated: u64, bad: &ExtentSet) -> Result<(), Error> {
+        let mut found = lock(&self.found);
+        if bad.total() < allocated {
+            (found.last_good, found.bad_in_a_row) = (chunk.start, 0);
+        }
+        if bad.is_empty() {
+            return Ok(());
+        }
+        found.unreadable = found.unreadable.union(bad);
+        found.bad_chunks += 1;
+        if found.bad_chunks <= TOLD {
+            let what = format!("{} of {chunk} of the disk cannot be read; going on", Bytes(bad.total()));
+            self.monitor.event(Event::Problem { what });
+        }
+        if bad.total() < allocated {
+            return Ok(());
+        }
+        found.bad_in_a_row += 1;
+        let probe = (found.bad_in_a_row % PROBE_AFTER == 0).then_some(found.last_good);
+        drop(found);
+        probe.map_or(Ok(()), |offset| self.probe(offset))
+    }
+
+    /// Reads again what read well before. Where that fails as well, it is the disk that is gone and not its sectors.
+    fn probe(&self, offset: u64) -> Result<(), Error> {
+        let disk = self.plan.disk.as_ref();
+        let mut sector = AlignedBuf::zeroed(disk.sector_size().usize());
+        let read = disk.read_exact_at(&mut sector, offset);
+        read.map_err(|error| Error::failed("the disk does not answer any more, not even where it did before", &error))
     }
 
     fn work(
@@ -375,7 +422,8 @@ impl<'a> Flow<'a> {
         draft.report.stored_bytes = found.stored;
         draft.report.deduplicated_bytes = found.deduplicated;
         for extent in found.unreadable.iter() {
-            draft.problem(format!("{extent} of the disk could not be read; the image holds zeros there"));
+            let what = format!("{extent} of the disk could not be read; the image holds zeros there");
+            draft.report.problems.push(what);
         }
         let runs = self.runs.into_iter().map(|runs| runs.into_inner().unwrap_or_else(PoisonError::into_inner));
         let regions = self.plan.analysis.regions.iter().zip(runs).map(|(region, runs)| RegionImage {
@@ -402,43 +450,63 @@ enum Next {
     Zero { region: usize, first: u64, count: u64, allocated: u64 },
 }
 
-/// Walks every allocated chunk of the disk once, in order.
+/// Walks every allocated chunk of the disk once, in order. A hole of a sparse disk is one step, however large.
 struct Slots<'a> {
     plan: &'a CapturePlan,
-    walk: Box<dyn Iterator<Item = (usize, u64, Extent)> + Send + 'a>,
+    chunk_len: u64,
+    region: usize,
+    /// Number of the next chunk of the region.
+    number: u64,
     /// The next bytes that may be other than zero, as the disk said; nothing before them is.
     data: Option<Extent>,
 }
 
 impl<'a> Slots<'a> {
-    fn new(plan: &'a CapturePlan, chunk_len: u64) -> Self {
-        let walk = plan.analysis.regions.iter().enumerate().flat_map(move |(index, region)| {
-            let slots = chunks::slots(&region.survey.allocated, region.region.range.len(), chunk_len);
-            slots.map(move |(number, range)| (index, number, range))
-        });
-        Self { plan, walk: Box::new(walk), data: Some(Extent::new(0, 0)) }
+    const fn new(plan: &'a CapturePlan, chunk_len: u64) -> Self {
+        Self { plan, chunk_len, region: 0, number: 0, data: Some(Extent::new(0, 0)) }
     }
 
     fn next(&mut self) -> Result<Option<Next>, Error> {
-        let Some((region, number, slot)) = self.walk.next() else { return Ok(None) };
-        let known = &self.plan.analysis.regions[region];
-        let start = known.region.range.start;
-        let chunk = Extent::new(start + slot.start, start + slot.end);
-        let parts = known.survey.allocated.within(slot);
-        if self.is_hole(chunk)? {
-            let allocated = parts.map(|extent| extent.len()).sum();
-            return Ok(Some(Next::Zero { region, first: number, count: 1, allocated }));
+        let plan = self.plan;
+        loop {
+            let Some(region) = plan.analysis.regions.get(self.region) else { return Ok(None) };
+            let rest = Extent::new(self.number.saturating_mul(self.chunk_len), u64::MAX);
+            let Some(extent) = region.survey.allocated.within(rest).next() else {
+                (self.region, self.number) = (self.region + 1, 0);
+                continue;
+            };
+            return self.step(region, extent).map(Some);
         }
-        let allocated = parts.map(|extent| Extent::new(start + extent.start, start + extent.end)).collect();
-        Ok(Some(Next::Read { region, number, chunk, allocated }))
     }
 
-    /// Tells whether the disk knows all of `chunk` to be zero, as a sparse file does.
-    fn is_hole(&mut self, chunk: Extent) -> Result<bool, Error> {
-        if self.data.is_some_and(|data| data.end <= chunk.start) {
-            self.data = self.plan.disk.next_data(chunk.start)?;
+    /// Takes the chunk that `extent` begins in, or all of the extent's chunks that lie in a hole.
+    fn step(&mut self, region: &RegionAnalysis, extent: Extent) -> Result<Next, Error> {
+        let (start, len) = (region.region.range.start, region.region.range.len());
+        let first = extent.start / self.chunk_len;
+        let slot = chunks::slot(first, len, self.chunk_len);
+        let chunk = Extent::new(start + slot.start, start + slot.end);
+        let data = self.data_from(chunk.start)?.saturating_sub(start);
+        if data < slot.end {
+            self.number = first + 1;
+            let parts = region.survey.allocated.within(slot);
+            let allocated = parts.map(|extent| Extent::new(start + extent.start, start + extent.end)).collect();
+            return Ok(Next::Read { region: self.region, number: first, chunk, allocated });
         }
-        Ok(self.data.is_none_or(|data| data.start >= chunk.end))
+        // Every chunk up to the data, or the end of the extent, is zero.
+        let chunks_before_data = if data >= len { len.div_ceil(self.chunk_len) } else { data / self.chunk_len };
+        let end = chunks_before_data.min((extent.end - 1) / self.chunk_len + 1);
+        self.number = end;
+        let window = Extent::new(slot.start, chunks::slot(end - 1, len, self.chunk_len).end);
+        let allocated = region.survey.allocated.within(window).map(|extent| extent.len()).sum();
+        Ok(Next::Zero { region: self.region, first, count: end - first, allocated })
+    }
+
+    /// Returns where on the disk, from `offset` on, anything but zeros may be.
+    fn data_from(&mut self, offset: u64) -> Result<u64, Error> {
+        if self.data.is_some_and(|data| data.end <= offset) {
+            self.data = self.plan.disk.next_data(offset)?;
+        }
+        Ok(self.data.map_or(u64::MAX, |data| data.start))
     }
 }
 

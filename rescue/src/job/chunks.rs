@@ -1,22 +1,9 @@
 //! Which chunks of a region a job goes through, and turning what came of them into the runs of a manifest.
 
 use crate::{
-    extent::{Extent, ExtentSet},
+    extent::Extent,
     store::{ChunkId, manifest::ChunkRun},
 };
-
-/// Lists the chunks of a region that hold an allocated byte: number, and bytes from the region's start.
-///
-/// * `chunk_len`: bytes in a chunk; not zero.
-pub fn slots(allocated: &ExtentSet, region_len: u64, chunk_len: u64) -> impl Iterator<Item = (u64, Extent)> + '_ {
-    let mut next = 0;
-    allocated.iter().filter(|extent| !extent.is_empty()).flat_map(move |extent| {
-        let first = (extent.start / chunk_len).max(next);
-        let last = (extent.end - 1) / chunk_len;
-        next = last + 1;
-        (first..=last).map(move |number| (number, slot(number, region_len, chunk_len)))
-    })
-}
 
 /// Returns the bytes of chunk `number`, from the region's start; the last chunk of a region is shorter.
 #[must_use]
@@ -80,23 +67,11 @@ fn push_zero(runs: &mut Vec<ChunkRun>, first: u64, more: u64) {
 mod tests {
     use super::*;
 
-    fn set(extents: &[(u64, u64)]) -> ExtentSet {
-        extents.iter().map(|&(start, end)| Extent::new(start, end)).collect()
-    }
-
     #[test]
-    fn every_chunk_with_an_allocated_byte_is_listed_once() {
-        for (name, allocated, region_len, want) in [
-            ("nothing", set(&[]), 100, vec![]),
-            ("two extents in one chunk", set(&[(0, 1), (5, 9)]), 100, vec![(0, 0, 10)]),
-            ("across a border", set(&[(9, 11)]), 100, vec![(0, 0, 10), (1, 10, 20)]),
-            ("ends at a border", set(&[(0, 10), (20, 30)]), 100, vec![(0, 0, 10), (2, 20, 30)]),
-            ("short last chunk", set(&[(29, 33)]), 33, vec![(2, 20, 30), (3, 30, 33)]),
-            ("meets in a chunk", set(&[(0, 15), (17, 25)]), 33, vec![(0, 0, 10), (1, 10, 20), (2, 20, 30)]),
-        ] {
-            let got: Vec<_> = slots(&allocated, region_len, 10).map(|(n, e)| (n, e.start, e.end)).collect();
-            assert_eq!(got, want, "{name}");
-        }
+    fn the_last_chunk_of_a_region_is_as_long_as_what_is_left() {
+        assert_eq!(slot(2, 33, 10), Extent::new(20, 30));
+        assert_eq!(slot(3, 33, 10), Extent::new(30, 33));
+        assert_eq!(slot(u64::MAX, 33, 10).len(), 0);
     }
 
     #[test]

@@ -6,12 +6,13 @@
 
 mod late;
 mod read_back;
+mod wipe;
 mod write;
 
 use std::time::Instant;
 
 use super::{
-    Cancel, Monitor, Phase, RestoreJob,
+    Cancel, ImageRef, Monitor, Phase, RestoreJob,
     analysis::{read_layout, region_name},
     error::Error,
     guard,
@@ -40,6 +41,8 @@ pub struct RestorePlan {
     pieces: Vec<TablePiece>,
     /// Where the source's backup GPT was and this target must have none.
     superseded: Vec<Extent>,
+    /// Free bytes that are zeroed, because signatures of what was there before may lie in them.
+    wiped: ExtentSet,
     /// Bytes of the disk that are written after everything else: the boot area and the tables.
     late: ExtentSet,
     planning: Stage,
@@ -86,10 +89,12 @@ impl RestorePlan {
         let pieces = pieces.map_err(|error| Error::Refused(super::error::chain(&error)))?;
         let superseded = table::superseded(&layout, target.len());
         let late = late::extents(&pieces, &superseded, target.len());
-        let warnings = warnings(&manifest, target.as_ref());
+        let wiped = wipe::extents(&manifest).subtract(&late);
+        let mut warnings = warnings(&manifest, target.as_ref());
+        warnings.extend(other_disks(&store, &manifest, &job.image));
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
-        Ok(Self { store, manifest, target, pieces, superseded, late, planning, warnings })
+        Ok(Self { store, manifest, target, pieces, superseded, wiped, late, planning, warnings })
     }
 
     fn allocated(&self) -> u64 {
@@ -115,7 +120,7 @@ impl RestorePlan {
             let free = range.len() - bytes;
             let what = match free {
                 0 => "write and read back".to_owned(),
-                _ => format!("write and read back; leave {} free as it is", Bytes(free)),
+                _ => format!("write and read back; leave {} free, but zero old signatures", Bytes(free)),
             };
             steps.push(step(&region_name(region.kind(), region.detected.as_ref()), range, &what, bytes));
         }
@@ -299,7 +304,12 @@ fn layout_of(manifest: &Manifest) -> Layout {
 fn warnings(manifest: &Manifest, target: &dyn TargetDisk) -> Vec<String> {
     let mut out = Vec::new();
     match read_layout(target) {
-        Ok((layout, None)) if layout.partitions.is_empty() => {}
+        Ok((layout, None)) if layout.partitions.is_empty() => {
+            if let Some(detected) = crate::fs::detect(target) {
+                let name = region_name(table::RegionKind::Whole, Some(&detected));
+                out.push(format!("the target holds no partitions; what is on it will be lost: {name}"));
+            }
+        }
         Ok((layout, None)) => {
             let count = layout.partitions.len();
             let held: Vec<String> = layout.partitions.iter().map(|partition| held_by(target, partition)).collect();
@@ -317,6 +327,21 @@ fn warnings(manifest: &Manifest, target: &dyn TargetDisk) -> Vec<String> {
     }
     out.push("source and target will have the same identifiers: do not start a machine with both attached".to_owned());
     out
+}
+
+/// Says that the newest image of a store that holds several disks may not be the one that is meant.
+fn other_disks(store: &Store, manifest: &Manifest, image: &ImageRef) -> Option<String> {
+    if *image != ImageRef::Latest {
+        return None;
+    }
+    let same = |other: &store::Summary| {
+        (&other.disk.serial, &other.disk_id, &other.machine)
+            == (&manifest.disk.serial, &manifest.disk_id, &manifest.machine)
+    };
+    let listed = store.images().ok()?;
+    let others = listed.iter().filter(|entry| matches!(entry, store::Listed::Image(other) if !same(other))).count();
+    let machine = Escaped(manifest.machine.as_deref().unwrap_or("a machine without a name")).to_string();
+    (others > 0).then(|| format!("the newest image of all is of {machine}; the store holds {others} of other disks"))
 }
 
 fn held_by(target: &dyn TargetDisk, partition: &table::Partition) -> String {

@@ -149,14 +149,17 @@ impl Confirm {
         }
         let name = disk.path.rsplit('/').next().unwrap_or_default().trim();
         let answer = if name.is_empty() { "overwrite" } else { name };
-        let prompt = if name.is_empty() { "the word overwrite" } else { "the name of the target" };
-        Self { prompt: prompt.to_owned(), answer: answer.to_owned() }
+        let prompt =
+            if name.is_empty() { "the word overwrite".to_owned() } else { format!("the name of the target, {name}") };
+        Self { prompt, answer: answer.to_owned() }
     }
 
-    /// Tells whether `typed` is the answer; upper and lower case are one.
+    /// Tells whether `typed` is the answer; upper and lower case are one, and so are a name and its path.
     #[must_use]
     pub fn accepts(&self, typed: &str) -> bool {
-        !self.answer.is_empty() && typed.trim().eq_ignore_ascii_case(&self.answer)
+        let typed = typed.trim();
+        let name = typed.rsplit('/').next().unwrap_or(typed);
+        !self.answer.is_empty() && name.eq_ignore_ascii_case(&self.answer)
     }
 }
 

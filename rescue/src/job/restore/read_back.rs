@@ -30,6 +30,8 @@ impl RestorePlan {
             }
         });
         failure.result()?;
+        let mut buf = AlignedBuf::zeroed(usize::try_from(MIB).expect("a MiB fits in memory"));
+        self.compare_zeros(self.wiped.as_slice(), &mut buf)?;
         draft.report.stages.push(meter.finish());
         Ok(())
     }

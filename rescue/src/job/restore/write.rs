@@ -103,6 +103,9 @@ impl RestorePlan {
             ready.iter().for_each(drop);
         });
         failure.result()?;
+        for extent in self.wiped.iter() {
+            self.target.write_zeros(extent)?;
+        }
         self.target.sync()?;
         draft.report.stages.push(meter.finish());
         Ok(held.into_inner().unwrap_or_else(PoisonError::into_inner))

@@ -44,6 +44,21 @@ fn a_disk_whose_first_or_last_sector_is_bad_is_captured_all_the_same() {
 }
 
 #[test]
+fn a_disk_that_answers_nothing_any_more_has_failed() {
+    let bench = Bench::new();
+    fs::write(bench.path("source"), noise(3, 48 * MIB)).unwrap();
+    let first = FaultyDisk::new(bench.source());
+    let log = first.log();
+    let plan = CapturePlan::of_disk(&bench.capture_job(), Box::new(first), &Cancel::new()).unwrap();
+    let planned = log.count(Kind::Read);
+    drop(plan);
+    let dying = FaultyDisk::new(bench.source()).fails_at(Kind::Read, planned + 6, Repeat::FromThenOn);
+    let report = bench.capture(dying);
+    assert_eq!((report.outcome, bench.image_count()), (Outcome::Failed, 0));
+    assert!(report.error.as_deref().is_some_and(|error| error.contains("does not answer")), "{report:?}");
+}
+
+#[test]
 fn a_bad_sector_in_free_space_is_nobodys_loss() {
     let bench = Bench::new();
     assert_eq!(bench.capture(bench.source()).outcome, Outcome::Complete);

@@ -136,7 +136,12 @@ impl Bench {
             assert!(bytes(&source, extent) == bytes(&target, extent), "{extent} differ");
         }
         let before = noise(77, len);
-        let cleared = ExtentSet::from_unsorted(vec![Extent::new(0, MIB), Extent::new(len - MIB, len)]);
+        let mut cleared = vec![Extent::new(0, MIB), Extent::new(len - MIB, len)];
+        for region in self.image().regions {
+            let range = region.region.range;
+            cleared.extend([Extent::new(range.start, range.start + MIB), Extent::new(range.end - MIB, range.end)]);
+        }
+        let cleared = ExtentSet::from_unsorted(cleared);
         for extent in ExtentSet::full(len).subtract(&allocated).subtract(&cleared).iter() {
             assert!(bytes(&before, extent) == bytes(&target, extent), "{extent} were not to be touched");
         }

@@ -133,3 +133,44 @@ fn no_second_backup_table_stays_in_the_middle_of_a_larger_disk() {
     let source = fs::read(bench.path("source")).unwrap();
     assert!(source[1024..34 * 512] == target[1024..34 * 512], "the entries are as they were, gaps in numbers included");
 }
+
+#[test]
+fn a_target_with_a_history_is_recognised_as_what_was_restored() {
+    use crate::{block::Window, fs};
+    let bench = Bench::new();
+    let swap = bench.path("swap");
+    std::fs::write(&swap, vec![0; usize::try_from(FAT.len()).unwrap()]).unwrap();
+    run("mkswap", &["-q", "-L", "pages", &swap.display().to_string()]);
+    let mut disk = std::fs::read(bench.path("source")).unwrap();
+    place(&mut disk, FAT, &std::fs::read(swap).unwrap());
+    std::fs::write(bench.path("source"), disk).unwrap();
+    assert_eq!(bench.capture(bench.source()).outcome, Outcome::Complete);
+
+    // Superblocks of Btrfs in the swap's free space, and of MD 1.0 at the end of the ext4's.
+    let mut target = noise(77, DISK);
+    let at = |extent: Extent, offset: u64| usize::try_from(extent.start + offset).unwrap();
+    target[at(FAT, 64 * KIB + 64)..][..8].copy_from_slice(b"_BHRfS_M");
+    target[at(EXT4, EXT4.len() - 8 * KIB)..][..4].copy_from_slice(&0xa92b_4efc_u32.to_le_bytes());
+    std::fs::write(bench.path("target"), target).unwrap();
+    assert_eq!(bench.restore(bench.target_as_is()).outcome, Outcome::Complete);
+    let disk = bench.target_as_is();
+    for (extent, name, label) in [(EXT4, "ext4", "root"), (FAT, "swap", "pages")] {
+        let found = fs::detect(&Window::new(&disk, extent)).expect("something is there");
+        assert_eq!((found.name.as_str(), found.label.as_deref()), (name, Some(label)));
+    }
+    drop(disk);
+    let target = std::fs::read(bench.path("target")).unwrap();
+    assert!(target[at(FAT, 64 * KIB + 64)..][..8].iter().all(|byte| *byte == 0));
+    bench.assert_restored(DISK);
+}
+
+#[test]
+fn a_hole_of_any_size_is_one_run() {
+    let bench = Bench::new();
+    let len = 8 << 40;
+    std::fs::File::create(bench.path("source")).unwrap().set_len(len).unwrap();
+    let report = bench.capture(bench.source());
+    assert_eq!((report.outcome, report.stored_bytes), (Outcome::Complete, 0));
+    let image = bench.image();
+    assert!(image.regions.iter().map(|region| region.chunks.len()).sum::<usize>() <= 2, "{:?}", image.regions);
+}
