@@ -189,15 +189,64 @@ pub fn disks() -> Result<Vec<DiskInfo>, Error> {
     disks_in(&Roots::system())
 }
 
+/// A place for a file system: a partition, or a disk without any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its device node.
+    pub path: PathBuf,
+    /// The kernel's name of the disk it is on; its own for a disk.
+    pub disk: String,
+}
+
+/// Lists partitions, and disks without any, in the order of their names. Memory, optical drives, floppies and loop
+/// devices count only where they have partitions.
+#[must_use]
+pub fn volumes() -> Vec<Volume> {
+    volumes_in(&Roots::system())
+}
+
+fn volumes_in(roots: &Roots) -> Vec<Volume> {
+    let mut disks: Vec<Node> = nodes(roots).filter(|node| !node.flag("hidden")).collect();
+    disks.sort_by_cached_key(|disk| natural_key(&disk.name));
+    disks.iter().flat_map(volumes_of).collect()
+}
+
+fn volumes_of(disk: &Node) -> Vec<Volume> {
+    let mut parts = disk.partitions();
+    let class = class_of(&disk.name);
+    if parts.is_empty() && matches!(class, DiskClass::Disk | DiskClass::BootPartition | DiskClass::Stacked) {
+        parts.push(disk.clone());
+    }
+    parts.sort_by_cached_key(|part| natural_key(&part.name));
+    parts.into_iter().map(|part| Volume { path: part.path(), disk: disk.name.clone() }).collect()
+}
+
+/// Returns a text that becomes another one when a disk comes or goes, or its medium is changed. Cheap enough to ask for
+/// every second.
+#[must_use]
+pub fn fingerprint() -> String {
+    fingerprint_in(&Roots::system())
+}
+
+fn fingerprint_in(roots: &Roots) -> String {
+    // The kernel's sequence number tells a disk from the next one that gets its name; size follows media changes.
+    let line = |node: Node| {
+        let word = |name| node.attribute(name).unwrap_or_default();
+        format!("{} {} {}\n", node.name, word("diskseq"), word("size"))
+    };
+    nodes(roots).map(line).collect()
+}
+
+/// Lists every block device that is not a partition.
+fn nodes(roots: &Roots) -> impl Iterator<Item = Node> {
+    entries(&roots.block()).into_iter().filter_map(|link| Node::at(fs::canonicalize(link).ok()?))
+}
+
 pub(crate) fn disks_in(roots: &Roots) -> Result<Vec<DiskInfo>, Error> {
     let dir = roots.block();
     fs::read_dir(&dir).map_err(|source| Error::Open { action: "listing", disk: dir.display().to_string(), source })?;
     let uses = uses::Table::read(roots);
-    let mut all: Vec<DiskInfo> = entries(&dir)
-        .into_iter()
-        .filter_map(|link| Node::at(fs::canonicalize(link).ok()?))
-        .filter_map(|node| describe(&node, &uses))
-        .collect();
+    let mut all: Vec<DiskInfo> = nodes(roots).filter_map(|node| describe(&node, &uses)).collect();
     all.sort_by_cached_key(|disk| natural_key(&disk.name));
     Ok(all)
 }

@@ -19,6 +19,7 @@ pub mod open;
 #[cfg(test)]
 mod testing;
 mod transfer;
+pub mod volume;
 pub mod window;
 
 use std::{fmt, io, sync::Arc};
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     memory::MemoryDisk,
     open::{DiskRef, open_look, open_source, open_target},
+    volume::VolumeLook,
     window::Window,
 };
 use crate::{extent::Extent, units::SectorSize};

@@ -22,6 +22,7 @@ use super::{
     pipeline,
     report::{Draft, Outcome, Report, Stage},
     salvage,
+    stores::free_bytes,
     view::{PlanView, Step},
 };
 use crate::{
@@ -207,16 +208,13 @@ fn warnings(store: &Path, analysis: &Analysis) -> Result<Vec<String>, Error> {
         }
         out.push(format!("{} is in memory: the image is lost when this machine stops", store.display()));
     }
-    if let Ok(space) = nix::sys::statvfs::statvfs(existing) {
-        let free = space.blocks_available().saturating_mul(space.fragment_size());
-        if free < analysis.allocated() {
-            out.push(format!(
-                "{} has {} free; the image needs up to {} before compression and deduplication",
-                store.display(),
-                Bytes(free),
-                Bytes(analysis.allocated())
-            ));
-        }
+    if let Some(free) = free_bytes(existing).filter(|free| *free < analysis.allocated()) {
+        out.push(format!(
+            "{} has {} free; the image needs up to {} before compression and deduplication",
+            store.display(),
+            Bytes(free),
+            Bytes(analysis.allocated())
+        ));
     }
     Ok(out)
 }

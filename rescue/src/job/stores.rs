@@ -5,14 +5,17 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
-    io,
-    os::unix::fs::{FileExt, MetadataExt},
+    fs, io,
     path::{Path, PathBuf},
 };
 
+use nix::sys::statvfs::statvfs;
+
 use crate::{
-    block::{self, ReadAt, check_range},
+    block::{
+        ReadAt, VolumeLook,
+        discovery::{self, Volume},
+    },
     escape::Escaped,
     fs::{State, detect},
     sys::mount::{Mounted, MsFlags, mount, mounts, unmount},
@@ -102,83 +105,36 @@ pub enum Access {
     Read,
 }
 
-/// A device node, read as it is.
-struct Node {
-    file: File,
-    len: u64,
-    name: String,
-}
-
-impl ReadAt for Node {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), block::Error> {
-        check_range(&self.name, self.len, offset, buf.len() as u64)?;
-        self.file.read_exact_at(buf, offset).map_err(|source| block::Error::Io {
-            action: "reading",
-            disk: self.name.clone(),
-            offset,
-            len: buf.len() as u64,
-            source,
-        })
-    }
-}
-
 /// Lists the file systems on partitions, and on disks without partitions, that the kernel can mount, in the order of
 /// their names. What cannot be read is left out.
 #[must_use]
 pub fn find_stores() -> Vec<FoundStore> {
     let mounted = mounts().unwrap_or_default();
-    let Ok(entries) = fs::read_dir("/sys/class/block") else { return Vec::new() };
-    let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
-    names.sort_unstable();
-    names.iter().filter_map(|name| look_at(name, &mounted)).collect()
+    discovery::volumes().into_iter().filter_map(|volume| look_at(volume, &mounted)).collect()
 }
 
-fn look_at(name: &str, mounted: &[Mounted]) -> Option<FoundStore> {
-    let folder = fs::canonicalize(Path::new("/sys/class/block").join(name)).ok()?;
-    let disk = disk_of(name, &folder)?;
-    let sectors: u64 = fs::read_to_string(folder.join("size")).ok()?.trim().parse().ok()?;
-    // sysfs counts in units of 512 bytes, whatever the disk's sectors are.
-    let len = sectors.checked_mul(512).filter(|len| *len > 0)?;
-    let device = Path::new("/dev").join(name.replace('!', "/"));
-    let file = File::open(&device).ok()?;
-    let number = file.metadata().ok()?.rdev();
-    let found = detect(&Node { file, len, name: device.display().to_string() })?;
+fn look_at(volume: Volume, mounted: &[Mounted]) -> Option<FoundStore> {
+    let open = VolumeLook::open(&volume.path).ok()?;
+    let found = detect(&open)?;
     driver(&found.name)?;
-    let number = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
     // Btrfs shows a device number of its own, so its node counts as well.
-    let at = mounted.iter().find(|m| to_u64(m.device) == number || m.source.as_os_str() == device.as_os_str());
+    let at = mounted.iter().find(|m| m.device == open.number() || m.source == volume.path);
     Some(FoundStore {
         mounted_at: at.map(|m| m.target.clone()),
-        device,
-        disk,
+        device: volume.path,
+        disk: volume.disk,
         label: found.label.filter(|label| !label.is_empty()),
         uuid: found.uuid,
         fs: found.name,
-        len,
+        len: open.len(),
     })
 }
 
-fn to_u64((major, minor): (u32, u32)) -> (u64, u64) {
-    (u64::from(major), u64::from(minor))
-}
-
-/// Returns the disk's name for a partition, or for a disk without partitions; `None` for what is no disk.
-fn disk_of(name: &str, folder: &Path) -> Option<String> {
-    if folder.join("partition").exists() {
-        return Some(folder.parent()?.file_name()?.to_str()?.to_owned());
-    }
-    let memory_or_optical = ["ram", "zram", "fd", "sr", "mtd", "loop"].iter().any(|kind| {
-        name.strip_prefix(kind).is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
-    });
-    let partitioned = || {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| entry.path().join("partition").exists())
-    };
-    (!memory_or_optical && !partitioned()).then(|| name.to_owned())
+/// Returns how many bytes can still be written to the file system `path` is in; `None` where it does not say.
+#[must_use]
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let space = statvfs(path).ok()?;
+    space.blocks_available().checked_mul(space.fragment_size())
 }
 
 fn driver(fs: &str) -> Option<(&'static str, &'static str)> {
@@ -234,9 +190,8 @@ pub fn mount_store(found: &FoundStore, access: Access) -> Result<MountedStore, E
 }
 
 fn refuse_hibernated(found: &FoundStore) -> Result<(), Error> {
-    let Ok(file) = File::open(&found.device) else { return Ok(()) };
-    let node = Node { file, len: found.len, name: found.device.display().to_string() };
-    match detect(&node) {
+    let Ok(open) = VolumeLook::open(&found.device) else { return Ok(()) };
+    match detect(&open) {
         Some(detected) if detected.state == State::Hibernated => Err(Error::Refused(format!(
             "{}: a hibernated system is in this file system; writing to it would destroy both",
             found.device.display()
@@ -367,18 +322,10 @@ mod tests {
     }
 
     #[test]
-    fn memory_and_optical_devices_are_no_disks() {
-        let empty = tempfile::tempdir().unwrap();
-        for (name, want) in
-            [("ram0", false), ("loop7", false), ("sr0", false), ("sda", true), ("srv", true), ("md0", true)]
-        {
-            assert_eq!(disk_of(name, empty.path()).is_some(), want, "{name}");
-        }
-        let disk = empty.path().join("sda");
-        fs::create_dir_all(disk.join("sda1")).unwrap();
-        fs::write(disk.join("sda1/partition"), "1\n").unwrap();
-        assert_eq!(disk_of("sda", &disk), None, "its partitions are looked at instead");
-        assert_eq!(disk_of("sda1", &disk.join("sda1")).as_deref(), Some("sda"));
+    fn free_bytes_are_those_of_the_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(free_bytes(dir.path()).is_some_and(|free| free > 0));
+        assert_eq!(free_bytes(&dir.path().join("nowhere")), None);
     }
 
     #[test]

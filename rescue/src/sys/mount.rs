@@ -15,8 +15,10 @@ use nix::mount::{MntFlags, mount as sys_mount, umount2};
 /// One line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
+    /// The kernel's number of this mount.
+    pub id: u64,
     /// Major and minor number of the device; major 0 where there is none.
-    pub device: (u32, u32),
+    pub device: (u64, u64),
     /// Where it is mounted.
     pub target: PathBuf,
     /// The file system's name, `ext4`.
@@ -25,6 +27,8 @@ pub struct Mounted {
     pub source: OsString,
     /// Whether nothing can be written through this mount.
     pub read_only: bool,
+    /// Whether the file system may write to its device, be it through this mount or another.
+    pub writes: bool,
 }
 
 impl Mounted {
@@ -87,25 +91,30 @@ pub fn parse_mountinfo(text: &[u8]) -> Vec<Mounted> {
 
 fn parse_line(line: &[u8]) -> Option<Mounted> {
     let mut words = line.split(|b| *b == b' ');
-    let (major, minor) = std::str::from_utf8(words.nth(2)?).ok()?.split_once(':')?;
+    let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    let (major, minor) = std::str::from_utf8(words.nth(1)?).ok()?.split_once(':')?;
     let target = unescape(words.nth(1)?);
     let options = words.next()?;
     words.find(|word| *word == b"-")?;
-    let fs = String::from_utf8_lossy(words.next()?).into_owned();
+    let fs = String::from_utf8_lossy(&unescape(words.next()?)).into_owned();
     let source = OsString::from_vec(unescape(words.next()?));
     let super_options = words.next().unwrap_or_default();
     let read_only = |options: &[u8]| options.split(|b| *b == b',').any(|option| option == b"ro");
     Some(Mounted {
+        id,
         device: (major.parse().ok()?, minor.parse().ok()?),
         target: PathBuf::from(OsStr::from_bytes(&target)),
         fs,
         source,
         read_only: read_only(options) || read_only(super_options),
+        // A read-only mount of a writable file system does not keep that file system from writing.
+        writes: !read_only(super_options),
     })
 }
 
 /// Undoes the kernel's `\040` for spaces, tabs, newlines and backslashes.
-fn unescape(word: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn unescape(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(word.len());
     let mut rest = word;
     while let Some((first, after)) = rest.split_first() {
@@ -141,7 +150,9 @@ mod tests {
         assert_eq!(got[0].fs, "proc");
         assert!(!got[0].read_only);
         assert_eq!((got[1].device, got[1].target.as_path()), ((8, 17), Path::new("/run/My Disk\\x")));
+        assert_eq!((got[0].id, got[1].id, got[2].id), (22, 40, 41));
         assert!(got[1].read_only && got[2].read_only, "by the mount, by the superblock");
+        assert_eq!((got[1].writes, got[2].writes), (true, false), "the superblock alone keeps it from writing");
         assert_eq!(got[2].source, "/dev/sdb2");
     }
 
@@ -164,6 +175,29 @@ mod tests {
             assert_eq!((held.fs.as_str(), held.is_on_device()), (fs, on_device), "{path}");
         }
         assert_eq!(holding(&all, Path::new("relative")), None);
+    }
+
+    #[test]
+    fn octal_escapes_are_undone_and_others_kept() {
+        for (word, want) in [
+            ("a\\040b\\134", "a b\\"),
+            ("\\04", "\\04"),
+            ("\\999", "\\999"),
+            ("\\+12", "\\+12"),
+            ("\\", "\\"),
+            ("\\303\\274", "ü"),
+        ] {
+            assert_eq!(unescape(word.as_bytes()), want.as_bytes(), "{word}");
+        }
+    }
+
+    #[test]
+    fn lines_that_make_no_sense_are_left_out() {
+        for line in
+            ["36 35 8:1 / /mnt rw ext4 /dev/sda1 rw", "36 35 8 / /mnt rw - ext4 /dev/sda1 rw", "x 35 8:1 / / rw - a b"]
+        {
+            assert_eq!(parse_mountinfo(line.as_bytes()), [], "{line}");
+        }
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use super::{
     text,
 };
 use crate::{
-    block::DiskRef,
+    block::{DiskRef, discovery},
     job::{
         Cancel, Job, Monitor, Plan, Report,
         plan::{self, chain},
@@ -47,17 +47,7 @@ impl Planned for Plan {
 
 impl Backend for Machine {
     fn inventory(&self) -> String {
-        // The kernel's sequence number tells a disk from the next one that gets its name; size follows media changes.
-        let Ok(entries) = fs::read_dir("/sys/block") else { return String::new() };
-        let mut lines: Vec<String> = entries
-            .filter_map(Result::ok)
-            .map(|entry| {
-                let word = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-                format!("{} {} {}", entry.file_name().display(), word("diskseq").trim(), word("size").trim())
-            })
-            .collect();
-        lines.sort();
-        lines.join("\n")
+        discovery::fingerprint()
     }
 
     fn disks(&self) -> Result<Vec<DiskView>, String> {
@@ -144,7 +134,6 @@ fn place(found: &FoundStore) -> Place {
         Some(at) => store_in(at).map_or(Holds::NoStore, Holds::Store),
         None => Holds::Unknown,
     };
-    let space = found.mounted_at.as_ref().and_then(|at| nix::sys::statvfs::statvfs(at).ok());
     Place {
         device: found.device.display().to_string(),
         disk: format!("/dev/{}", found.disk.replace('!', "/")),
@@ -152,7 +141,7 @@ fn place(found: &FoundStore) -> Place {
         label: found.label.clone(),
         uuid: found.uuid.clone(),
         len: found.len,
-        free: space.map(|space| space.blocks_available().saturating_mul(space.fragment_size())),
+        free: found.mounted_at.as_deref().and_then(stores::free_bytes),
         mounted_at: found.mounted_at.clone(),
         holds,
     }

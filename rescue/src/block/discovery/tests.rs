@@ -234,6 +234,51 @@ fn what_holds_nothing_is_left_out_and_the_rest_is_in_natural_order() {
 }
 
 #[test]
+fn volumes_are_partitions_and_disks_without_any() {
+    let tree = Tree::new();
+    for (index, name) in
+        ["sda", "sdb", "dm-0", "ram0", "loop0", "loop1", "sr0", "nvme0c0n1", "cciss!c0d0"].iter().enumerate()
+    {
+        tree.disk(name, &format!("9:{index}"), &format!("devices/pci0/{index}"));
+    }
+    tree.set("block/nvme0c0n1/hidden", "1");
+    tree.partition("sda", "sda10", "8:10").partition("sda", "sda2", "8:2").partition("loop1", "loop1p1", "259:0");
+    let volumes = volumes_in(&tree.roots());
+    let got: Vec<_> = volumes.iter().map(|one| (one.path.to_str().unwrap(), one.disk.as_str())).collect();
+    let want = [
+        ("/dev/cciss/c0d0", "cciss!c0d0"),
+        ("/dev/dm-0", "dm-0"),
+        ("/dev/loop1p1", "loop1"),
+        ("/dev/sda2", "sda"),
+        ("/dev/sda10", "sda"),
+        ("/dev/sdb", "sdb"),
+    ];
+    assert_eq!(got, want);
+}
+
+#[test]
+fn the_fingerprint_follows_disks_and_media() {
+    let tree = Tree::new();
+    let mut seen = vec![fingerprint_in(&tree.roots())];
+    let mut another = |what: &str| {
+        let now = fingerprint_in(&tree.roots());
+        assert!(!seen.contains(&now), "{what} is not seen");
+        assert_eq!(fingerprint_in(&tree.roots()), now, "it stays the same while nothing happens");
+        seen.push(now);
+    };
+    tree.disk("sda", "8:0", "devices/pci0/0").set("block/sda/diskseq", "4");
+    another("a disk");
+    tree.set("block/sda/diskseq", "5");
+    another("another disk of the same name and size");
+    tree.set("block/sda/size", "0");
+    another("a medium taken out");
+    tree.disk("sr0", "11:0", "devices/pci0/1");
+    another("a second disk");
+    std::fs::remove_file(tree.roots().sys.join("block/sda")).unwrap();
+    another("a disk that is gone");
+}
+
+#[test]
 fn uses_of_a_disk_and_its_parts_are_found() {
     let tree = Tree::new();
     tree.disk("sda", "8:0", "devices/pci0/ata1/host0/target0/0:0:0:0");

@@ -2,94 +2,49 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use super::{DevNo, Node, Roots, Use, attribute, entries, parse_dev};
+use super::{Node, Roots, Use, attribute, entries, nodes};
+use crate::sys::mount::{Mounted, parse_mountinfo, unescape};
 
-/// One line of `mountinfo`.
-#[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    id: u64,
-    dev: DevNo,
-    point: String,
-    fs_type: String,
-    source: String,
-    writes: bool,
+/// Lists the mounts this process and the first one see, each once. A process in a container sees few.
+fn mounts(roots: &Roots) -> Vec<Mounted> {
+    let mut all: Vec<Mounted> = Vec::new();
+    for process in ["self", "1"] {
+        let text = fs::read(roots.proc.join(process).join("mountinfo")).unwrap_or_default();
+        for mount in parse_mountinfo(&text) {
+            let same = |one: &Mounted| (one.id, one.device, &one.target) == (mount.id, mount.device, &mount.target);
+            if !all.iter().any(same) {
+                all.push(mount);
+            }
+        }
+    }
+    all
 }
 
-/// Undoes the octal escapes of blanks and backslashes.
-fn unescape(field: &str) -> String {
-    let mut out = Vec::new();
-    let mut rest = field.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let code = (first == b'\\').then(|| tail.get(..3)).flatten();
-        match code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 8).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push(first);
-                rest = tail;
-            }
-        }
+/// Returns the names of the devices a mount is made of. Btrfs has a device number of its own and may span devices.
+fn devices(roots: &Roots, mount: &Mounted) -> BTreeSet<String> {
+    let by_number = Node::by_number(roots, mount.device).map(|node| node.name);
+    let first: BTreeSet<String> = by_number.or_else(|| device_name(Path::new(&mount.source))).into_iter().collect();
+    if mount.fs != "btrfs" {
+        return first;
     }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-impl Mount {
-    /// Reads `27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard`, with any number of fields before the hyphen.
-    fn parse(line: &str) -> Option<Self> {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ');
-        let mut file_system = file_system.split(' ');
-        let id = mount.next()?.parse().ok()?;
-        let dev = parse_dev(mount.nth(1)?)?;
-        let point = unescape(mount.nth(1)?);
-        let fs_type = unescape(file_system.next()?);
-        let source = unescape(file_system.next()?);
-        // The options before the hyphen are those of one mount point; a read-only bind of a writable file system
-        // does not keep that file system from writing.
-        let writes = !file_system.next().unwrap_or_default().split(',').any(|option| option == "ro");
-        Some(Self { id, dev, point, fs_type, source, writes })
-    }
-
-    /// Lists the mounts this process and the first one see, each once. A process in a container sees few.
-    fn all(roots: &Roots) -> Vec<Self> {
-        let mut seen = BTreeSet::new();
-        let mut all = Vec::new();
-        for process in ["self", "1"] {
-            let text = fs::read(roots.proc.join(process).join("mountinfo")).unwrap_or_default();
-            for mount in String::from_utf8_lossy(&text).lines().filter_map(Self::parse) {
-                if seen.insert((mount.id, mount.dev, mount.point.clone())) {
-                    all.push(mount);
-                }
-            }
-        }
-        all
-    }
-
-    /// Returns the names of the devices it is made of. Btrfs has a device number of its own and may span devices.
-    fn devices(&self, roots: &Roots) -> BTreeSet<String> {
-        let by_number = Node::by_number(roots, self.dev).map(|node| node.name);
-        let first: BTreeSet<String> = by_number.or_else(|| device_name(&self.source)).into_iter().collect();
-        if self.fs_type != "btrfs" {
-            return first;
-        }
-        let members = btrfs_members(roots).into_iter().find(|members| !members.is_disjoint(&first));
-        members.unwrap_or(first)
-    }
+    let members = btrfs_members(roots).into_iter().find(|members| !members.is_disjoint(&first));
+    members.unwrap_or(first)
 }
 
 /// Returns the kernel's name of the device a path leads to; `None` for what is no path below `/dev`.
-fn device_name(path: &str) -> Option<String> {
-    let path = Path::new(path);
+fn device_name(path: &Path) -> Option<String> {
     let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     Some(real.strip_prefix("/dev").ok()?.to_str()?.replace('/', "!"))
 }
@@ -108,9 +63,9 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn read(roots: &Roots) -> Self {
         let mut uses = Vec::new();
-        for mount in Mount::all(roots) {
-            let by = format!("mounted at {}", mount.point);
-            uses.extend(mount.devices(roots).into_iter().map(|part| Use {
+        for mount in mounts(roots) {
+            let by = format!("mounted at {}", mount.target.display());
+            uses.extend(devices(roots, &mount).into_iter().map(|part| Use {
                 part,
                 by: by.clone(),
                 writes: mount.writes,
@@ -119,7 +74,7 @@ impl Table {
         uses.extend(swaps(roots).into_iter().map(|part| Use { part, by: "swap".to_owned(), writes: true }));
         for (node, backing) in loops(roots) {
             let writes = !node.flag("ro");
-            uses.extend(device_name(&backing).map(|part| Use { part, by: node.name, writes }));
+            uses.extend(device_name(Path::new(&backing)).map(|part| Use { part, by: node.name, writes }));
         }
         Self { uses }
     }
@@ -154,16 +109,13 @@ fn holders(node: &Node) -> impl Iterator<Item = Use> {
 
 fn swaps(roots: &Roots) -> Vec<String> {
     let text = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
-    text.lines().skip(1).filter_map(|line| device_name(&unescape(line.split_whitespace().next()?))).collect()
+    let path = |line: &str| Some(OsString::from_vec(unescape(line.split_whitespace().next()?.as_bytes())));
+    text.lines().skip(1).filter_map(|line| device_name(Path::new(&path(line)?))).collect()
 }
 
 /// Lists the loop devices in use with the path of what is behind each.
 fn loops(roots: &Roots) -> Vec<(Node, String)> {
-    entries(&roots.block())
-        .into_iter()
-        .filter_map(|link| Node::at(fs::canonicalize(link).ok()?))
-        .filter_map(|node| Some((node.clone(), node.attribute("loop/backing_file")?)))
-        .collect()
+    nodes(roots).filter_map(|node| Some((node.clone(), node.attribute("loop/backing_file")?))).collect()
 }
 
 /// Lists the loop devices over the file with this device and inode number, and whether what uses them may write.
@@ -198,9 +150,9 @@ fn backing_disks_in(roots: &Roots, path: &Path) -> Vec<String> {
 
 /// Returns the devices of the mount that `path` lies on.
 fn devices_under(roots: &Roots, path: &Path) -> BTreeSet<String> {
-    let mounts = Mount::all(roots);
+    let mounts = mounts(roots);
     let here = mount_id(roots, path).and_then(|id| mounts.iter().find(|mount| mount.id == id));
-    here.map(|mount| mount.devices(roots)).unwrap_or_default()
+    here.map(|mount| devices(roots, mount)).unwrap_or_default()
 }
 
 /// Asks the kernel for the mount of the nearest part of `path` that exists. Device numbers would not do: a Btrfs
@@ -239,41 +191,8 @@ fn find(roots: &Roots, name: &str) -> Option<Node> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::block::discovery::tests::Tree;
-
-    #[test]
-    fn lines_of_mountinfo_are_read() {
-        let mount = |dev, point: &str, fs_type: &str, source: &str, writes| {
-            let (point, fs_type, source) = (point.to_owned(), fs_type.to_owned(), source.to_owned());
-            Some(Mount { id: 36, dev, point, fs_type, source, writes })
-        };
-        for (line, want) in [
-            ("36 35 8:1 / /mnt rw,noatime - ext4 /dev/sda1 rw", mount((8, 1), "/mnt", "ext4", "/dev/sda1", true)),
-            (
-                "36 35 8:1 / /a\\040b rw master:1 shared:7 - ext4 /dev/sda1 rw,errors=continue",
-                mount((8, 1), "/a b", "ext4", "/dev/sda1", true),
-            ),
-            ("36 35 8:1 / /mnt ro - ext4 /dev/sda1 ro", mount((8, 1), "/mnt", "ext4", "/dev/sda1", false)),
-            ("36 35 8:1 / /mnt ro - ext4 /dev/sda1 rw", mount((8, 1), "/mnt", "ext4", "/dev/sda1", true)),
-            ("36 35 8:1 / /mnt rw ext4 /dev/sda1 rw", None),
-            ("36 35 8 / /mnt rw - ext4 /dev/sda1 rw", None),
-            ("", None),
-        ] {
-            assert_eq!(Mount::parse(line), want, "{line}");
-        }
-    }
-
-    #[test]
-    fn octal_escapes_are_undone_and_others_kept() {
-        for (field, want) in
-            [("a\\040b\\134", "a b\\"), ("\\04", "\\04"), ("\\999", "\\999"), ("\\", "\\"), ("\\303\\274", "ü")]
-        {
-            assert_eq!(unescape(field), want);
-        }
-    }
 
     /// Two disks under a volume group, on which there is a file system with a file behind a loop device.
     fn stack() -> Tree {
@@ -332,17 +251,5 @@ mod tests {
         assert_eq!(over(&tree), [Use { part: part.clone(), by: "loop3".to_owned(), writes: false }]);
         tree.set("../proc/self/mountinfo", "36 35 7:3 / /mnt rw - ext4 /dev/loop3 rw\n");
         assert_eq!(over(&tree), [Use { part, by: "loop3".to_owned(), writes: true }]);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        #[test]
-        fn any_line_is_read_or_left(line in ".{0,80}", damaged in "[0-9]{1,3} 35 [0-9]{1,3}:?[0-9]{0,3} / /[a-z\\\\0-7]{0,12} r[ow]( - |-)ext4 /dev/[a-z]{1,3} r[ow]") {
-            let _ = Mount::parse(&line);
-            if let Some(mount) = Mount::parse(&damaged) {
-                prop_assert!(mount.point.starts_with('/'));
-            }
-        }
     }
 }
