@@ -103,6 +103,14 @@ impl Screens {
             }
         }
     }
+
+    /// Takes answers until no disk is being looked at: a file is opened for that, and a job wants it for itself.
+    fn settle(&mut self) {
+        while self.state.disks.reloading || self.state.disks.measuring.is_some() {
+            let message = self.answers.recv_timeout(Duration::from_secs(60)).expect("the disks are read");
+            self.tell(message);
+        }
+    }
 }
 
 #[test]
@@ -118,6 +126,7 @@ fn a_file_is_imaged_and_restored_by_keys() {
     screens.wait(Screen::Home, "source.raw");
     screens.press(KeyCode::Char('i'));
     screens.wait(Screen::Stores, "Another folder");
+    screens.settle();
     screens.press(KeyCode::Enter);
     screens.wait(Screen::Plan, "Enter starts");
     screens.press(KeyCode::Enter);
@@ -130,6 +139,7 @@ fn a_file_is_imaged_and_restored_by_keys() {
     screens.wait(Screen::Images, "source.raw");
     screens.press(KeyCode::Enter);
     screens.wait(Screen::Targets, "target.raw");
+    screens.settle();
     screens.press(KeyCode::Down);
     screens.press(KeyCode::Enter);
     screens.wait(Screen::Plan, "Enter asks for the confirmation");
