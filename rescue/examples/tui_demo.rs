@@ -1,6 +1,6 @@
 //! Shows the screens with a made-up machine behind them; no disk is touched.
 //!
-//! `cargo run --example tui_demo [-- --booted] [--monochrome]`
+//! `cargo run --features demo --example tui_demo [-- --booted] [--monochrome]`
 
 use std::process::ExitCode;
 

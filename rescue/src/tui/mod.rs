@@ -12,6 +12,7 @@
 
 mod app;
 mod backend;
+#[cfg(any(test, feature = "demo"))]
 #[doc(hidden)]
 pub mod demo;
 mod disks;
