@@ -358,7 +358,7 @@ impl<'a> Flow<'a> {
             return Ok(());
         }
         found.bad_in_a_row += 1;
-        let probe = (found.bad_in_a_row % PROBE_AFTER == 0).then_some(found.last_good);
+        let probe = found.bad_in_a_row.is_multiple_of(PROBE_AFTER).then_some(found.last_good);
         drop(found);
         probe.map_or(Ok(()), |offset| self.probe(offset))
     }
