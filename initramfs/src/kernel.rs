@@ -3,7 +3,7 @@
 //! ```text
 //! 0x202  "HdrS"
 //! 0x20e  u16, little endian: 0x200 less than where the version text starts
-//! text   "6.12.9-amd64 (builder) #1 ...", NUL
+//! text   "6.12.9-amd64 (user@host) #1 ...", NUL
 //! ```
 //!
 //! Source: Linux kernel, "The Linux/x86 Boot Protocol".
