@@ -58,7 +58,11 @@ impl Store {
     /// As [`Store::open`] and [`Store::create`].
     pub fn open_or_create(path: &Path) -> Result<Self, Error> {
         match Self::open(path) {
-            Err(Error::NotAStore { .. }) => Self::create(path, CreateOptions::default()),
+            Err(Error::NotAStore { .. }) => {
+                let created = Self::create(path, CreateOptions::default());
+                // Another run may have made it meanwhile: the first night of a fleet.
+                created.or_else(|error| Self::open(path).map_err(|_| error))
+            }
             other => other,
         }
     }

@@ -123,3 +123,17 @@ fn a_look_refuses_what_cannot_be_written_to() {
     assert!(found[0].clone().is_err_and(|e| e.contains("cannot be written to")), "{found:?}");
     assert_eq!(found[1..], [Ok("store"), refused("/empty"), refused("")]);
 }
+
+#[test]
+fn several_that_make_the_same_store_at_once_all_have_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let path = dir.path().join(round.to_string());
+        let open = || Store::open_or_create(&path).map(|store| store.id());
+        let ids = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            all.into_iter().map(|one| one.join().unwrap().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+}
