@@ -81,6 +81,8 @@ impl Shelf {
         let number = self.add_pack(listing, false, None);
         self.recent.extend(listing.entries.iter().map(|entry| (entry.id, Place::of(number, entry))));
         if self.recent.len() > RECENT.max(self.sorted.len() / 8) {
+            // Of all there is in memory this is the largest; twice its length for a moment would be too much.
+            self.sorted.reserve_exact(self.recent.len());
             self.sorted.extend(self.recent.drain());
             self.sort();
         }
