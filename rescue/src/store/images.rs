@@ -1,14 +1,16 @@
 //! The images of a store: listing, finding and loading them.
 
+use std::io;
+
 use serde::Deserialize;
 
 use super::{
     Error, FileId, Manifest, Store,
-    backend::read_file,
+    backend::{FileReader, read_file},
     config::{check_known, seal_error},
     error::told,
     manifest::ImageState,
-    sealed::{self, Packed},
+    sealed::{self, Measured, Packed},
 };
 use crate::{
     block::Identity,
@@ -126,10 +128,31 @@ fn id_of(file: &str) -> Option<FileId> {
     FileId::parse(file.strip_prefix("images/")?.strip_suffix(".json.zst")?)
 }
 
-pub(super) fn to_bytes(id: FileId, manifest: &Manifest) -> Result<Vec<u8>, Error> {
-    let name = path(id);
-    let json = serde_json::to_vec(manifest).map_err(|e| Error::Invalid { file: name.clone(), what: e.to_string() })?;
-    sealed::pack(Packed::Image, id, &json).map_err(Error::io("compressing", &name))
+/// Measures a manifest.
+///
+/// # Errors
+/// [`Error::Refused`] when no reader would take it.
+pub(super) fn measure(id: FileId, manifest: &Manifest) -> Result<Measured<'_, Manifest>, Error> {
+    sealed::measure(manifest).map_err(|e| {
+        let what = "the image has more chunks than one image can have: its manifest would have";
+        match e.kind() {
+            io::ErrorKind::FileTooLarge => Error::Refused(format!("{what} {e}; longer chunks would make it shorter")),
+            _ => Error::Invalid { file: path(id), what: e.to_string() },
+        }
+    })
+}
+
+/// Writes a manifest piece by piece, and reads it back: the image exists only if the file is what was written.
+///
+/// # Errors
+/// [`Error::NoSpace`] or [`Error::Io`]. Whether the file is there then is not known.
+pub(super) fn write(store: &Store, id: FileId, manifest: &Measured<'_, Manifest>) -> Result<(), Error> {
+    let (backend, name, needed) = (store.backend(), path(id), manifest.json_len());
+    let mut sink = backend.create(&name).map_err(Error::writing(backend, &name, needed))?;
+    let seal = manifest.write(Packed::Image, id, &mut sink).map_err(Error::writing(backend, &name, needed))?;
+    sink.finish().map_err(Error::writing(backend, &name, needed))?;
+    let back = FileReader::open(backend, &name).and_then(|file| sealed::check(&seal, file));
+    check_outline(id, &back.map_err(Error::io("reading back", &name))?)
 }
 
 fn read_json(store: &Store, id: FileId) -> Result<Vec<u8>, Error> {
@@ -142,10 +165,16 @@ fn read_json(store: &Store, id: FileId) -> Result<Vec<u8>, Error> {
 fn parse_outline(id: FileId, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let name = path(id);
     let json = sealed::unpack(Packed::Image, id, bytes).map_err(|fault| seal_error(&name, fault))?;
-    let outline: Outline = serde_json::from_slice(&json).map_err(|e| Error::corrupt(&name, 0, e.to_string()))?;
+    let outline = serde_json::from_slice(&json).map_err(|e| Error::corrupt(&name, 0, e.to_string()))?;
+    check_outline(id, &outline)?;
+    Ok(json)
+}
+
+fn check_outline(id: FileId, outline: &Outline) -> Result<(), Error> {
+    let name = path(id);
     check_known(&name, outline.version, &outline.features)?;
     if outline.id == id.to_string() {
-        Ok(json)
+        Ok(())
     } else {
         let what = format!("it is image {:?} inside", Escaped(&outline.id).to_string());
         Err(Error::corrupt(&name, 0, what))

@@ -151,20 +151,108 @@ mod extents {
     }
 }
 
-/// Chunk ids in JSON: one base64 string of 32 bytes each.
+/// Chunk ids in JSON: one base64 string of 32 bytes each. A run may be all of a disk, so nothing of its length is made
+/// on the way but the ids themselves.
 mod ids {
+    use std::fmt;
+
+    use data_encoding::BASE64;
+    use serde::de;
+
     use super::*;
 
+    /// Ids that are encoded at once: their bytes fill base64's groups of three.
+    const IDS: usize = 24;
+    const RAW: usize = IDS * 32;
+    const TEXT: usize = RAW / 3 * 4;
+
+    struct Base64<'a>(&'a [ChunkId]);
+
+    impl fmt::Display for Base64<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let mut text = [0; TEXT];
+            for ids in self.0.chunks(IDS) {
+                let raw: Vec<u8> = ids.iter().flat_map(|id| id.0).collect();
+                let len = BASE64.encode_len(raw.len());
+                f.write_str(BASE64.encode_mut_str(&raw, &mut text[..len]))?;
+            }
+            Ok(())
+        }
+    }
+
     pub fn serialize<S: Serializer>(ids: &[ChunkId], out: S) -> Result<S::Ok, S::Error> {
-        crate::bytes::base64::serialize(&ids.iter().flat_map(|id| id.0).collect::<Vec<_>>(), out)
+        out.collect_str(&Base64(ids))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<ChunkId>, D::Error> {
-        let bytes = crate::bytes::base64::deserialize(input)?;
-        let (ids, rest) = bytes.as_chunks::<32>();
-        if !rest.is_empty() {
-            return Err(serde::de::Error::custom("chunk ids are 32 bytes each"));
+        input.deserialize_str(Visitor)
+    }
+
+    struct Visitor;
+
+    impl de::Visitor<'_> for Visitor {
+        type Value = Vec<ChunkId>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("chunk ids in base64")
         }
-        Ok(ids.iter().copied().map(ChunkId).collect())
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<ChunkId>, E> {
+            // The decoder takes several texts in a row, each with its padding.
+            if text.trim_end_matches('=').contains('=') {
+                return Err(E::custom("padding inside the ids"));
+            }
+            let mut ids = Vec::with_capacity(text.len() / 4 * 3 / 32);
+            let mut raw = [0; RAW];
+            for text in text.as_bytes().chunks(TEXT) {
+                let len = BASE64.decode_len(text.len()).map_err(E::custom)?;
+                let len = BASE64.decode_mut(text, &mut raw[..len]).map_err(|e| E::custom(e.error))?;
+                let (whole, rest) = raw[..len].as_chunks::<32>();
+                if !rest.is_empty() {
+                    return Err(E::custom("chunk ids are 32 bytes each"));
+                }
+                ids.extend(whole.iter().copied().map(ChunkId));
+            }
+            Ok(ids)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Ids(#[serde(with = "super")] Vec<ChunkId>);
+
+        #[test]
+        fn ids_are_plain_base64_however_many() {
+            for count in [0, 1, 2, 3, 23, 24, 25, 47, 48, 49, 1000] {
+                let ids = Ids((0..count).map(|n: u32| ChunkId(*blake3::hash(&n.to_le_bytes()).as_bytes())).collect());
+                let text = serde_json::to_string(&ids).unwrap();
+                let raw: Vec<u8> = ids.0.iter().flat_map(|id| id.0).collect();
+                assert_eq!(text, format!("\"{}\"", BASE64.encode(&raw)), "{count}");
+                assert_eq!(serde_json::from_str::<Ids>(&text).unwrap(), ids, "{count}");
+            }
+        }
+
+        #[test]
+        fn half_ids_and_text_behind_padding_are_refused() {
+            let ids = |count: usize| BASE64.encode(&vec![7; count * 32]);
+            // 767 bytes and one of padding, then more: as long as a whole piece, and one byte short of whole ids.
+            let padded = BASE64.encode(&[7; RAW - 1]);
+            for text in [
+                BASE64.encode(&[7; 31]),
+                BASE64.encode(&[7; 33]),
+                BASE64.encode(&[7; RAW + 1]),
+                ids(1) + &ids(1),
+                padded.clone(),
+                padded + &ids(1),
+                ids(1).trim_end_matches('=').to_owned(),
+                format!("{}*", &ids(1)[..43]),
+                ids(24) + " ",
+            ] {
+                assert!(serde_json::from_str::<Ids>(&format!("\"{text}\"")).is_err(), "{text}");
+            }
+        }
     }
 }

@@ -70,8 +70,10 @@ impl Store {
             disk: disk.to_owned(),
             pieces: pieces.iter().map(|(offset, bytes)| Piece { offset: *offset, bytes: bytes.to_vec() }).collect(),
         };
-        let json = serde_json::to_vec(&undo).map_err(|e| Error::Invalid { file: name.clone(), what: e.to_string() })?;
-        let bytes = sealed::pack(Packed::Undo, id, &json).map_err(Error::io("compressing", &name))?;
+        let mut bytes = Vec::new();
+        sealed::measure(&undo)
+            .and_then(|undo| undo.write(Packed::Undo, id, &mut bytes))
+            .map_err(Error::io("compressing", &name))?;
         self.put(&name, &bytes)?;
         Ok(id)
     }

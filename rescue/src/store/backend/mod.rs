@@ -7,7 +7,7 @@ pub mod faulty;
 pub mod folder;
 pub mod memory;
 
-use std::io;
+use std::io::{self, Read, Write};
 
 pub use self::{
     faulty::{Fault, FaultyBackend},
@@ -93,6 +93,46 @@ pub trait Sink: Send {
     /// # Errors
     /// The system's; the file does not exist then.
     fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+impl Write for dyn Sink + '_ {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Sink::write_all(self, bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file from its start to its end, for whoever takes it in pieces.
+pub struct FileReader<'a> {
+    backend: &'a dyn Backend,
+    name: &'a str,
+    at: u64,
+    len: u64,
+}
+
+impl<'a> FileReader<'a> {
+    /// Begins to read a file.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(backend: &'a dyn Backend, name: &'a str) -> io::Result<Self> {
+        Ok(Self { backend, name, at: 0, len: backend.len(name)? })
+    }
+}
+
+impl Read for FileReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let len = left.min(buf.len());
+        let Some(buf) = buf.get_mut(..len).filter(|buf| !buf.is_empty()) else { return Ok(0) };
+        self.backend.read_range(self.name, self.at, buf)?;
+        self.at = self.at.saturating_add(len as u64);
+        Ok(len)
+    }
 }
 
 /// Reads a whole file of at most `limit` bytes.

@@ -103,3 +103,24 @@ fn packs_end_before_64_mib_and_long_captures_begin_new_ones() {
     let cancelled = store.verify(&|_, _| {}, &|| true);
     assert!(matches!(cancelled, Err(Error::Cancelled)));
 }
+
+#[test]
+fn an_image_that_no_reader_would_take_is_refused_before_it_is_written() {
+    let backend = backend::MemoryBackend::default();
+    let store = store_on(backend.clone());
+    let disk = Disk::sample(1, 9);
+    let writer = store.writer().unwrap();
+    store_chunks(&writer, &disk).unwrap();
+    let mut image = disk.manifest();
+    // Each of these bytes takes six in JSON.
+    image.note = Some("\u{1}".repeat((1 << 30) / 6));
+    let error = writer.commit(image).unwrap_err();
+    assert!(matches!(error, Error::Refused(_)), "{error}");
+    let text = error.to_string();
+    let (start, end) = ("the image has more chunks than one image can have: its manifest would have 10737", "longer");
+    assert!(
+        text.starts_with(start) && text.contains("no such file has more than 1073741824") && text.contains(end),
+        "{text}"
+    );
+    assert!(!backend.names().iter().any(|name| name.starts_with("images/")));
+}
