@@ -1,5 +1,6 @@
 //! Committing an image takes the memory of its manifest and no more, however many chunks it has: a machine that captures a
 //! large disk may have little. A test of its own, because the peak of a process is measured.
+#![allow(clippy::unwrap_used)] // what tests share may unwrap as tests do
 
 use std::{fs, path::Path};
 
