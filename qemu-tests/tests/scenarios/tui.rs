@@ -78,7 +78,8 @@ fn a_disk_is_imaged_and_restored_by_keys_alone() -> Result<()> {
 
     press(&mut vm, "r", "Where is the image")?;
     mark(&mut vm, "STORE")?;
-    press(&mut vm, key::ENTER, "should be restored")?;
+    // The page is there before the images are: what one of them needs is shown once they are listed.
+    press(&mut vm, key::ENTER, "a disk of at least")?;
     press(&mut vm, key::ENTER, "Which disk should be overwritten")?;
     mark(&mut vm, "TARGET-9876")?;
     press(&mut vm, key::ENTER, "Enter asks for the confirmation")?;
