@@ -86,6 +86,7 @@ struct Options {
     sector_size: Option<SectorSize>,
     store: Option<PathBuf>,
     monochrome: bool,
+    keep_swap_files: bool,
 }
 
 /// Reads a command line, without the program's name.
@@ -134,6 +135,7 @@ fn option(
         "-y" | "--yes" if command == "restore" => options.yes = true,
         "--accept-partial" if command == "restore" => options.accept_partial = true,
         "-l" | "--level" if command == "capture" => options.level = Some(parser.value()?.parse()?),
+        "--keep-swap-files" if command == "capture" => options.keep_swap_files = true,
         "--note" if command == "capture" => options.note = Some(parser.value()?.string()?),
         "--sector-size" if opens => options.sector_size = Some(parser.value()?.parse_with(sector_size)?),
         "--store" if command == "tui" => options.store = Some(parser.value()?.into()),
@@ -149,7 +151,7 @@ fn sector_size(text: &str) -> Result<SectorSize, String> {
 }
 
 fn build(command: &str, options: Options) -> Result<Command, Error> {
-    let Options { words, json, dry_run, yes, accept_partial, level, note, sector_size, store, monochrome } = options;
+    let Options { words, json, dry_run, yes, accept_partial, level, note, sector_size, store, monochrome, keep_swap_files } = options;
     let mut words = words.into_iter();
     let mut next =
         |command: &'static str, missing: &'static str| words.next().ok_or(Error::Missing { command, missing });
@@ -168,6 +170,7 @@ fn build(command: &str, options: Options) -> Result<Command, Error> {
                 level: level.unwrap_or(default_level()),
                 note,
                 sector_size,
+                keep_swap_files,
             };
             Command::Run { job: Job::Capture(job), dry_run, yes, json }
         }

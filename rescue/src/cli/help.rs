@@ -68,6 +68,7 @@ is safely stored; interrupted, a capture leaves nothing but chunks that the next
 
   -l, --level N          zstd level, 1 (fast) to 19 (small); default 3
       --note TEXT        kept with the image and shown by `rescue images`
+      --keep-swap-files  keep what lies in swap, page and hibernation files; without it, it counts as free
   -n, --dry-run          show the plan and stop
       --json             the result as one JSON object; progress as JSON lines on standard error
       --sector-size BYTES  512 (the default) or 4096, when DISK is a file

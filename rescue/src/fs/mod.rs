@@ -50,6 +50,44 @@ pub struct Detected {
     pub state: State,
 }
 
+/// What a person may choose about allocation maps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Keep the contents of swap, page and hibernation files, which no system reads again after a restart.
+    pub keep_swap_files: bool,
+}
+
+/// What a file system's own books say, in bytes of its blocks or clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes in use, the file system's own structures included.
+    pub used: u64,
+    /// Bytes free.
+    pub free: u64,
+}
+
+/// A file whose contents are not kept, because no system reads them again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its path from the root of the file system, raw: escape before showing.
+    pub path: String,
+    /// Bytes of it that are left out.
+    pub bytes: u64,
+}
+
+/// A volume found inside a container: a logical volume, the data of a mirror.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    /// Its name in the container, raw: escape before showing.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// What it holds, where that was recognised.
+    pub detected: Option<Detected>,
+    /// Bytes of it that are kept.
+    pub kept: u64,
+}
+
 /// What a region holds and which of its bytes must be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
@@ -57,6 +95,14 @@ pub struct Survey {
     pub detected: Option<Detected>,
     /// The bytes to keep, counted from the start of the region.
     pub allocated: ExtentSet,
+    /// Bytes of `allocated` that the file system itself says are zero: an image holds zeros there without reading them.
+    pub zeros: ExtentSet,
+    /// What the file system's own books say; `None` where there are none, or they could not be read.
+    pub usage: Option<Usage>,
+    /// Files whose contents are not in `allocated` although the books call their blocks used.
+    pub left_out: Vec<LeftOut>,
+    /// What a container holds.
+    pub inside: Vec<Inside>,
     /// Why the map keeps more than the file system's own books say, one sentence each.
     pub widened: Vec<String>,
     /// What a person should know (dirty, damaged, contradictory counters), one sentence each.
@@ -64,10 +110,25 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// Keeps `allocated`, with nothing to say about it.
+    #[must_use]
+    pub const fn new(detected: Option<Detected>, allocated: ExtentSet) -> Self {
+        Self {
+            detected,
+            allocated,
+            zeros: ExtentSet::new(),
+            usage: None,
+            left_out: Vec::new(),
+            inside: Vec::new(),
+            widened: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
     /// Keeps every byte of a region of `len` bytes, because of `reason`.
     #[must_use]
     pub fn whole(len: u64, detected: Option<Detected>, reason: impl fmt::Display) -> Self {
-        Self { detected, allocated: ExtentSet::full(len), widened: vec![reason.to_string()], notes: Vec::new() }
+        Self { widened: vec![reason.to_string()], ..Self::new(detected, ExtentSet::full(len)) }
     }
 }
 
@@ -79,9 +140,9 @@ pub fn detect(region: &dyn ReadAt) -> Option<Detected> {
 
 /// Finds what `region` holds and which of its bytes must be kept. Anything unreadable or not understood widens the map.
 ///
-/// * `region`: the bytes of one partition, or of a whole disk without a table.
+/// * `region`: the bytes of one partition, of a whole disk without a table, or of a volume in a container.
 #[must_use]
-pub fn survey(region: &dyn ReadAt) -> Survey {
+pub fn survey(region: &dyn ReadAt, options: &Options) -> Survey {
     let mut found = detect::all(region).into_iter();
     let Some(first) = found.next() else {
         return Survey::whole(region.len(), None, "kept whole: nothing was recognised in it");
@@ -91,13 +152,18 @@ pub fn survey(region: &dyn ReadAt) -> Survey {
         let reason = format!("kept whole: it looks like {} and also like {}", first.name, others.join(", "));
         return Survey::whole(region.len(), Some(first), reason);
     }
-    match first.name.as_str() {
-        "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, first),
-        "vfat" => fat::survey(region, first),
-        "swap" | "swsuspend" => swap::survey(region, first),
+    survey_as(first, region, options)
+}
+
+/// Surveys what is known to be `found`.
+fn survey_as(found: Detected, region: &dyn ReadAt, _options: &Options) -> Survey {
+    match found.name.as_str() {
+        "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found),
+        "vfat" => fat::survey(region, found),
+        "swap" | "swsuspend" => swap::survey(region, found),
         name => {
             let reason = format!("kept whole: {name} is not read yet");
-            Survey::whole(region.len(), Some(first), reason)
+            Survey::whole(region.len(), Some(found), reason)
         }
     }
 }

@@ -80,5 +80,5 @@ pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     let page = u64::from(detected.block_size.unwrap_or(65536));
     // A page of another size may have been the header before; its bytes cost nothing to keep.
     let header = Extent::new(0, page.max(4096)).intersect(Extent::new(0, region.len()));
-    Survey { detected: Some(detected), allocated: ExtentSet::from(header), widened: Vec::new(), notes: Vec::new() }
+    Survey::new(Some(detected), ExtentSet::from(header))
 }

@@ -7,7 +7,7 @@ use crate::{
     block::{Disk, ReadAt, Window},
     escape::Escaped,
     extent::ExtentSet,
-    fs::{self, Survey},
+    fs::{self, Options, Survey},
     table::{self, Layout, Partition, Problem, Region, RegionKind, TableKind},
 };
 
@@ -46,14 +46,14 @@ impl Analysis {
 /// # Errors
 /// [`Error::Failed`] when the disk cannot be read at all. A table or file system that makes no sense is no error: what
 /// it covers is kept whole.
-pub fn analyse(disk: &dyn Disk, cancel: &Cancel) -> Result<Analysis, Error> {
+pub fn analyse(disk: &dyn Disk, options: &Options, cancel: &Cancel) -> Result<Analysis, Error> {
     let (layout, table_error) = read_layout(disk)?;
     let mut regions = Vec::new();
     for region in layout.regions() {
         if cancel.is_cancelled() {
             return Err(Error::Failed("cancelled while the disk was looked at; nothing was written".to_owned()));
         }
-        regions.push(analyse_region(disk, &layout, region, table_error.as_deref()));
+        regions.push(analyse_region(disk, &layout, region, table_error.as_deref(), options));
     }
     let analysis = Analysis { regions, layout, table_error };
     check_tiling(&analysis, disk.len())?;
@@ -85,21 +85,27 @@ pub fn read_layout(disk: &dyn Disk) -> Result<(Layout, Option<String>), Error> {
     }
 }
 
-fn analyse_region(disk: &dyn Disk, layout: &Layout, region: Region, table_error: Option<&str>) -> RegionAnalysis {
+fn analyse_region(
+    disk: &dyn Disk,
+    layout: &Layout,
+    region: Region,
+    table_error: Option<&str>,
+    options: &Options,
+) -> RegionAnalysis {
     let window = Window::new(disk, region.range);
     let len = region.range.len();
-    let keep_all = Survey { detected: None, allocated: ExtentSet::full(len), widened: Vec::new(), notes: Vec::new() };
+    let keep_all = Survey::new(None, ExtentSet::full(len));
     let (partition, mut survey) = match region.kind {
         RegionKind::Head | RegionKind::Gap | RegionKind::Tail => (None, keep_all),
         RegionKind::Whole => match table_error {
             Some(reason) => (None, Survey::whole(len, None, format_args!("kept whole: {reason}"))),
-            None => (None, survey(&window)),
+            None => (None, survey(&window, options)),
         },
         RegionKind::Partition(number) => {
             let partition = layout.partitions.iter().find(|p| p.number == number).cloned();
             let survey = match partition.as_ref().and_then(volume_manager) {
                 Some(owner) => Survey::whole(len, None, format_args!("kept whole: it belongs to {owner}")),
-                None => survey(&window),
+                None => survey(&window, options),
             };
             (partition, survey)
         }
@@ -122,8 +128,8 @@ fn volume_manager(partition: &Partition) -> Option<&'static str> {
 }
 
 /// Surveys a region; a reader that panics on what it holds counts as one that does not know it.
-fn survey(window: &Window<'_>) -> Survey {
-    catch_unwind(AssertUnwindSafe(|| fs::survey(window))).unwrap_or_else(|panic| {
+fn survey(window: &Window<'_>, options: &Options) -> Survey {
+    catch_unwind(AssertUnwindSafe(|| fs::survey(window, options))).unwrap_or_else(|panic| {
         let reason = format!("kept whole: {}", panic_text(panic.as_ref()));
         Survey::whole(window.len(), None, reason)
     })

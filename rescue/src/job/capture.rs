@@ -28,6 +28,7 @@ use super::{
 use crate::{
     block::{Disk, buffer::AlignedBuf, open_source},
     extent::{Extent, ExtentSet},
+    fs,
     store::{
         ChunkId, EncodedFrame, Encoder, Manifest, Store, Writer,
         manifest::{ImageState, RegionImage},
@@ -70,7 +71,8 @@ impl CapturePlan {
     /// As [`CapturePlan::new`].
     pub fn of_disk(job: &CaptureJob, disk: Box<dyn Disk>, cancel: &Cancel) -> Result<Self, Error> {
         let began = Instant::now();
-        let analysis = analyse(disk.as_ref(), cancel)?;
+        let options = fs::Options { keep_swap_files: job.keep_swap_files };
+        let analysis = analyse(disk.as_ref(), &options, cancel)?;
         let warnings = warnings(&job.store, &analysis)?;
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let planning = Stage { phase: Phase::Planning, bytes: 0, millis };

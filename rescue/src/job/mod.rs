@@ -66,6 +66,9 @@ pub struct CaptureJob {
     /// Bytes in a sector, where the disk is a file.
     #[serde(default)]
     pub sector_size: Option<crate::units::SectorSize>,
+    /// Keep the contents of swap, page and hibernation files.
+    #[serde(default)]
+    pub keep_swap_files: bool,
 }
 
 /// The zstd level a capture uses where none is asked for.

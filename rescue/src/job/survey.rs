@@ -111,7 +111,7 @@ pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<DiskView,
         view.read_only = info.read_only;
         view.in_use = info.in_use;
     }
-    let analysis = analyse(open.as_ref(), &Cancel::new())?;
+    let analysis = analyse(open.as_ref(), &fs::Options::default(), &Cancel::new())?;
     let regions = analysis.regions.into_iter().map(|region| RegionView {
         kind: region.region.kind,
         range: region.region.range,

@@ -150,6 +150,7 @@ impl State {
                 level: default_level(),
                 note: None,
                 sector_size: None,
+                keep_swap_files: false,
             };
             return self.make_plan(Job::Capture(job));
         }

@@ -9,7 +9,7 @@ use crc::{Algorithm, Crc};
 use rescue::{
     block::{Error, ReadAt},
     extent::{Extent, ExtentSet},
-    fs::survey,
+    fs::{Options, survey},
 };
 
 use crate::{
@@ -94,7 +94,7 @@ fn endure(base: &[u8], damage: &Damage<'_>) {
     for case in 0..CASES {
         let disk = Patched { base, patches: patches(base, damage, &mut noise) };
         let begun = Instant::now();
-        let survey = survey(&disk);
+        let survey = survey(&disk, &Options::default());
         let what = format!("{} case {case}: {:?}: {:?}", damage.name, disk.patches, survey.widened);
         assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
         assert!(survey.allocated.iter().all(|extent| extent.end <= disk.len()), "{what}");

@@ -12,7 +12,7 @@ use std::{
 use rescue::{
     block::MemoryDisk,
     extent::Extent,
-    fs::{Survey, survey},
+    fs::{Options, Survey, survey},
     units::SectorSize,
 };
 use tempfile::TempDir;
@@ -112,7 +112,7 @@ impl Noise {
 
 /// Surveys bytes as one region.
 pub fn survey_bytes(bytes: &[u8]) -> Survey {
-    let survey = survey(&MemoryDisk::new(bytes.to_vec(), SectorSize::B512));
+    let survey = survey(&MemoryDisk::new(bytes.to_vec(), SectorSize::B512), &Options::default());
     let region = Extent::new(0, bytes.len() as u64);
     assert!(survey.allocated.iter().all(|extent| region.covers(extent)), "the map leaves the region");
     survey

@@ -61,12 +61,9 @@ pub(super) fn build(volume: &Volume<'_>, log: &Log, detected: &Detected) -> Resu
         free_clusters = free_clusters.saturating_add(u64::from(desc.free_clusters));
     }
     let (bits, min_gap) = builder.finish();
-    let mut survey = Survey {
-        detected: Some(detected.clone()),
-        allocated: bits.union(&volume.groups.metadata).union(&log.targets).union(&outside(volume)),
-        widened: doubts.iter().map(|(doubt, groups)| blame(*doubt, groups)).collect(),
-        notes: Vec::new(),
-    };
+    let allocated = bits.union(&volume.groups.metadata).union(&log.targets).union(&outside(volume));
+    let mut survey = Survey::new(Some(detected.clone()), allocated);
+    survey.widened = doubts.iter().map(|(doubt, groups)| blame(*doubt, groups)).collect();
     survey.widened.extend(map::closed_gaps(min_gap));
     survey.widened.extend(log.widened.iter().cloned());
     if let (false, Some(detected)) = (doubts.is_empty(), &mut survey.detected) {

@@ -58,12 +58,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String
     }
     check_places(region, &bpb)?;
     let table = table::read(region, &bpb).map_err(|error| format!("the FAT cannot be read: {error}"))?;
-    let mut survey = Survey {
-        detected: Some(detected.clone()),
-        allocated: ExtentSet::new(),
-        widened: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut survey = Survey::new(Some(detected.clone()), ExtentSet::new());
     match walk::check(region, &bpb, &table) {
         Ok(()) => {}
         Err(Doubt::Damage(reason)) => return Err(reason),

@@ -79,6 +79,7 @@ impl Bench {
             level: 1,
             note: None,
             sector_size: None,
+            keep_swap_files: false,
         }
     }
 
