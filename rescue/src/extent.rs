@@ -219,6 +219,17 @@ impl ExtentSet {
         out
     }
 
+    /// Returns the set with every extent rounded inwards to multiples of `unit` bytes.
+    #[must_use]
+    pub fn round_in(&self, unit: u64) -> Self {
+        let unit = unit.max(1);
+        let inner = |e: &Extent| {
+            let start = e.start.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
+            Extent::new(start, e.end - e.end % unit)
+        };
+        Self(self.0.iter().map(inner).filter(|e| !e.is_empty()).collect())
+    }
+
     /// Tells whether every byte of `extent` is in the set.
     #[must_use]
     pub fn covers(&self, extent: Extent) -> bool {
@@ -325,6 +336,7 @@ mod tests {
                 (a.clip(window), model(&|o| a.contains(o) && window.contains(o))),
                 (inserted, model(&|o| a.contains(o) || window.contains(o))),
                 (removed, model(&|o| a.contains(o) && !window.contains(o))),
+                (a.round_in(8), model(&|o| (o / 8 * 8..o / 8 * 8 + 8).all(|p| a.contains(p)))),
                 (a.round_out(8, SPAN), model(&|o| (o / 8 * 8..o / 8 * 8 + 8).any(|p| a.contains(p)))),
             ] {
                 assert_canonical(&got);

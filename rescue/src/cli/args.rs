@@ -151,7 +151,19 @@ fn sector_size(text: &str) -> Result<SectorSize, String> {
 }
 
 fn build(command: &str, options: Options) -> Result<Command, Error> {
-    let Options { words, json, dry_run, yes, accept_partial, level, note, sector_size, store, monochrome, keep_swap_files } = options;
+    let Options {
+        words,
+        json,
+        dry_run,
+        yes,
+        accept_partial,
+        level,
+        note,
+        sector_size,
+        store,
+        monochrome,
+        keep_swap_files,
+    } = options;
     let mut words = words.into_iter();
     let mut next =
         |command: &'static str, missing: &'static str| words.next().ok_or(Error::Missing { command, missing });

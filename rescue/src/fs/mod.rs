@@ -95,7 +95,8 @@ pub struct Survey {
     pub detected: Option<Detected>,
     /// The bytes to keep, counted from the start of the region.
     pub allocated: ExtentSet,
-    /// Bytes of `allocated` that the file system itself says are zero: an image holds zeros there without reading them.
+    /// Bytes of `allocated` that are zero, or mean nothing to the file system: an image holds zeros there without
+    /// reading them.
     pub zeros: ExtentSet,
     /// What the file system's own books say; `None` where there are none, or they could not be read.
     pub usage: Option<Usage>,

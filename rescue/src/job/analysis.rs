@@ -34,6 +34,12 @@ pub struct RegionAnalysis {
 }
 
 impl Analysis {
+    /// Returns how many bytes of the disk are kept as zeros without being read.
+    #[must_use]
+    pub fn zeros(&self) -> u64 {
+        self.regions.iter().map(|region| region.survey.zeros.total()).sum()
+    }
+
     /// Returns how many bytes of the disk must be kept.
     #[must_use]
     pub fn allocated(&self) -> u64 {
@@ -112,6 +118,7 @@ fn analyse_region(
     };
     // Disks are read and written in whole sectors.
     survey.allocated = survey.allocated.round_out(layout.sector_size.bytes(), len);
+    survey.zeros = survey.zeros.intersect(&survey.allocated).round_in(layout.sector_size.bytes());
     RegionAnalysis { region, partition, survey }
 }
 

@@ -4,6 +4,8 @@
 //! new frames to packs. The manifest comes last: until it is there, there is no image.
 
 use std::{
+    borrow::Cow,
+    fmt::Write as _,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -79,17 +81,26 @@ impl CapturePlan {
         Ok(Self { job: job.clone(), disk, analysis, planning, warnings })
     }
 
+    #[cfg(test)]
+    pub(super) const fn analysis(&self) -> &Analysis {
+        &self.analysis
+    }
+
     /// Shows what will be read, and what will not.
     #[must_use]
     pub fn view(&self) -> PlanView {
         let steps = self.analysis.regions.iter().map(|region| {
             let len = region.region.range.len();
             let bytes = region.survey.allocated.total();
-            let what = if bytes == len {
+            let mut what = if bytes == len {
                 "read all of it".to_owned()
             } else {
                 format!("read {} in use, leave out {} free", Bytes(bytes), Bytes(len - bytes))
             };
+            let zeros = region.survey.zeros.total();
+            if zeros > 0 {
+                let _ = write!(what, "; {} of it count as zero without being read", Bytes(zeros));
+            }
             Step {
                 region: region_name(region.region.kind, region.survey.detected.as_ref()),
                 range: region.region.range,
@@ -325,14 +336,14 @@ impl<'a> Flow<'a> {
                     lock(&self.runs[region]).add_zero(first, count);
                     self.meter.add(allocated);
                 }
-                Some(Next::Read { region, number, chunk, allocated }) => {
+                Some(Next::Read { region, number, chunk, wanted, allocated }) => {
                     // The workers give every buffer back; a closed channel means that they are gone.
                     let Ok(mut buf) = free.recv() else { return Ok(()) };
                     let len = usize::try_from(chunk.len()).expect("a chunk fits in memory");
                     let disk = self.plan.disk.as_ref();
-                    let bad = salvage::read_chunk(disk, chunk, &allocated, &mut buf[..len], &|| self.stopped())?;
-                    let allocated = allocated.iter().map(|extent| extent.len()).sum();
-                    self.note_unreadable(chunk, allocated, &bad)?;
+                    let bad = salvage::read_chunk(disk, chunk, &wanted, &mut buf[..len], &|| self.stopped())?;
+                    let asked = wanted.iter().map(|extent| extent.len()).sum();
+                    self.note_unreadable(chunk, asked, &bad)?;
                     if filled.send(Filled { region, number, allocated, len, buf }).is_err() {
                         return Ok(());
                     }
@@ -342,9 +353,11 @@ impl<'a> Flow<'a> {
     }
 
     /// Keeps what could not be read of a chunk, and says it while it happens: a dying disk takes hours.
-    fn note_unreadable(&self, chunk: Extent, allocated: u64, bad: &ExtentSet) -> Result<(), Error> {
+    ///
+    /// * `asked`: bytes of the chunk that were to be read.
+    fn note_unreadable(&self, chunk: Extent, asked: u64, bad: &ExtentSet) -> Result<(), Error> {
         let mut found = lock(&self.found);
-        if bad.total() < allocated {
+        if bad.total() < asked {
             (found.last_good, found.bad_in_a_row) = (chunk.start, 0);
         }
         if bad.is_empty() {
@@ -356,7 +369,7 @@ impl<'a> Flow<'a> {
             let what = format!("{} of {chunk} of the disk cannot be read; going on", Bytes(bad.total()));
             self.monitor.event(Event::Problem { what });
         }
-        if bad.total() < allocated {
+        if bad.total() < asked {
             return Ok(());
         }
         found.bad_in_a_row += 1;
@@ -444,9 +457,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What a reader does next.
 enum Next {
-    /// A chunk to read.
-    Read { region: usize, number: u64, chunk: Extent, allocated: Vec<Extent> },
-    /// Chunks that the disk knows to be zero.
+    /// A chunk to read: `wanted` of it, from the start of the disk.
+    Read { region: usize, number: u64, chunk: Extent, wanted: Vec<Extent>, allocated: u64 },
+    /// Chunks that the disk or the file system knows to be zero.
     Zero { region: usize, first: u64, count: u64, allocated: u64 },
 }
 
@@ -454,6 +467,8 @@ enum Next {
 struct Slots<'a> {
     plan: &'a CapturePlan,
     chunk_len: u64,
+    /// Of each region what must be read: what is allocated, but for what its file system knows to be zero.
+    wanted: Vec<Cow<'a, ExtentSet>>,
     region: usize,
     /// Number of the next chunk of the region.
     number: u64,
@@ -462,8 +477,12 @@ struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    const fn new(plan: &'a CapturePlan, chunk_len: u64) -> Self {
-        Self { plan, chunk_len, region: 0, number: 0, data: Some(Extent::new(0, 0)) }
+    fn new(plan: &'a CapturePlan, chunk_len: u64) -> Self {
+        let wanted = plan.analysis.regions.iter().map(|region| match &region.survey {
+            survey if survey.zeros.is_empty() => Cow::Borrowed(&survey.allocated),
+            survey => Cow::Owned(survey.allocated.subtract(&survey.zeros)),
+        });
+        Self { plan, chunk_len, wanted: wanted.collect(), region: 0, number: 0, data: Some(Extent::new(0, 0)) }
     }
 
     fn next(&mut self) -> Result<Option<Next>, Error> {
@@ -486,11 +505,14 @@ impl<'a> Slots<'a> {
         let slot = chunks::slot(first, len, self.chunk_len);
         let chunk = Extent::new(start + slot.start, start + slot.end);
         let data = self.data_from(chunk.start)?.saturating_sub(start);
+        let rest = Extent::new(slot.start, u64::MAX);
+        let data = data.max(self.wanted[self.region].within(rest).next().map_or(u64::MAX, |extent| extent.start));
         if data < slot.end {
             self.number = first + 1;
-            let parts = region.survey.allocated.within(slot);
-            let allocated = parts.map(|extent| Extent::new(start + extent.start, start + extent.end)).collect();
-            return Ok(Next::Read { region: self.region, number: first, chunk, allocated });
+            let parts = self.wanted[self.region].within(slot);
+            let wanted = parts.map(|extent| Extent::new(start + extent.start, start + extent.end)).collect();
+            let allocated = region.survey.allocated.within(slot).map(|extent| extent.len()).sum();
+            return Ok(Next::Read { region: self.region, number: first, chunk, wanted, allocated });
         }
         // Every chunk up to the data, or the end of the extent, is zero.
         let chunks_before_data = if data >= len { len.div_ceil(self.chunk_len) } else { data / self.chunk_len };

@@ -25,6 +25,8 @@ use crate::{
 pub const INODE_UNINIT: u16 = 1;
 /// The group's block bitmap was never written: only metadata is in use.
 pub const BLOCK_UNINIT: u16 = 2;
+/// What of the group's inode table was never used was zeroed.
+pub const INODE_ZEROED: u16 = 4;
 
 /// One group descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct Descriptor {
     pub free_clusters: u32,
     /// Inodes at the end of the table that were never used; only with descriptor checksums.
     pub unused_inodes: u32,
-    /// `INODE_UNINIT`, `BLOCK_UNINIT`; 0 where descriptors have no checksums to protect the flags.
+    /// `INODE_UNINIT`, `BLOCK_UNINIT`, `INODE_ZEROED`; 0 where descriptors have no checksums to protect the flags.
     pub flags: u16,
     /// Checksum of the block bitmap, as far as the descriptor holds it.
     pub bitmap_checksum: u32,

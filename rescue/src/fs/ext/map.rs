@@ -9,7 +9,7 @@ use super::{
     groups::{BLOCK_UNINIT, Descriptor},
     journal::Log,
     superblock::feature,
-    walk,
+    unused, walk,
 };
 use crate::{
     extent::{Extent, ExtentSet},
@@ -71,6 +71,9 @@ pub(super) fn build(volume: &Volume<'_>, log: &Log, detected: &Detected) -> Resu
     }
     check_total(volume, free_clusters.saturating_mul(geometry.cluster_ratio), &mut survey)?;
     walk::unite(volume, log.is_empty(), &mut survey)?;
+    if log.is_empty() && survey.detected.as_ref().is_some_and(|detected| detected.state == State::Clean) {
+        survey.zeros = unused::zeros(volume);
+    }
     Ok(survey)
 }
 

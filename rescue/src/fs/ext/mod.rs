@@ -11,6 +11,7 @@ pub mod inode;
 pub mod journal;
 pub mod map;
 pub mod superblock;
+mod unused;
 pub mod walk;
 
 use super::{Detected, State, Survey, label::text, reader::SmallReader};

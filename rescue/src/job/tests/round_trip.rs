@@ -1,7 +1,7 @@
 //! Jobs that go well.
 
 use super::*;
-use crate::job::Outcome;
+use crate::{block::faulty::FaultyDisk, job::Outcome};
 
 #[test]
 fn an_image_comes_back_and_nothing_else_changes() {
@@ -53,6 +53,27 @@ fn a_disk_without_a_table_is_kept_whole_or_by_its_file_system() {
         assert_eq!(bench.restore(bench.target(len)).outcome, Outcome::Complete, "{name}");
         bench.assert_restored(len);
     }
+}
+
+#[test]
+fn what_no_inode_ever_was_in_is_not_read_and_comes_back_as_zeros() {
+    let bench = Bench::new();
+    let disk = FaultyDisk::new(bench.source());
+    let log = disk.log();
+    let plan = CapturePlan::of_disk(&bench.capture_job(), Box::new(disk), &Cancel::new()).unwrap();
+    let (number, region) = plan.analysis().regions.iter().enumerate().find(|(_, r)| r.region.range == EXT4).unwrap();
+    let survey = &region.survey;
+    let zeros: ExtentSet = survey.zeros.iter().map(|e| Extent::new(EXT4.start + e.start, EXT4.start + e.end)).collect();
+    assert!(zeros.total() > 512 * KIB, "the table of a few files is mostly unused: {zeros:?}");
+    assert!(zeros.iter().all(|extent| bytes(&fs::read(bench.path("source")).unwrap(), extent).iter().all(|b| *b == 0)));
+    assert!(plan.view().steps[number].what.contains("count as zero"), "{:?}", plan.view());
+
+    log.clear();
+    assert_eq!(plan.run(&Silent, &Cancel::new()).outcome, Outcome::Complete);
+    let read = log.reads().into_iter().collect::<ExtentSet>();
+    assert!(read.intersect(&zeros).total() < 64 * KIB, "{:?}", read.intersect(&zeros));
+    assert_eq!(bench.restore(bench.target(DISK)).outcome, Outcome::Complete);
+    bench.assert_restored(DISK);
 }
 
 #[test]

@@ -1,0 +1,77 @@
+//! Tails of inode tables that no inode ever was in: kept as zeros without being read.
+//!
+//! A large ext4 volume is one or two hundredths inode tables, most of them never touched. Where descriptors have
+//! checksums, they say from which inode on a table was never used, and whether that tail was zeroed; the kernel zeroes
+//! the others after the next mount. So an image that holds zeros there holds what the file system wants there. Something
+//! may lie in a tail all the same: inodes deleted before a checker lowered the mark, or what was on the disk before. It
+//! means nothing, yet a copy that differs for no need is a question nobody should have to ask: the tails are looked into
+//! at intervals, and one in which anything is found is read like any other table.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::{
+    Volume,
+    groups::{Descriptor, INODE_UNINIT, INODE_ZEROED},
+};
+use crate::{
+    extent::{Extent, ExtentSet},
+    fs::reader::SmallReader,
+    units::MIB,
+};
+
+/// How far apart the blocks are that are looked at in a tail that nobody zeroed.
+const STEP: u64 = 8 * MIB;
+
+/// Lists the bytes of inode tables that are kept as zeros. Only for a volume whose journal is empty and whose groups agree.
+pub(super) fn zeros(volume: &Volume<'_>) -> ExtentSet {
+    let mut bitmaps = SmallReader::new(volume.region);
+    let mut zeros = Vec::new();
+    // Tables that were never touched lie side by side, and one look reaches far: zeroed ones, and the others.
+    let mut untouched = [Vec::new(), Vec::new()];
+    for desc in &volume.groups.descriptors {
+        let Some(tail) = tail(volume, desc) else { continue };
+        let [zeroed, other] = &mut untouched;
+        let zeroed_before = desc.flags & INODE_ZEROED != 0;
+        if desc.flags & INODE_UNINIT != 0 {
+            if zeroed_before { zeroed.push(tail) } else { other.push(tail) }
+        } else if agrees(volume, &mut bitmaps, desc)
+            && looks_zero(volume, tail, if zeroed_before { u64::MAX } else { STEP })
+        {
+            zeros.push(tail);
+        }
+    }
+    for (tails, step) in untouched.into_iter().zip([u64::MAX, STEP]) {
+        let runs = ExtentSet::from_unsorted(tails);
+        zeros.extend(runs.iter().filter(|run| looks_zero(volume, *run, step)));
+    }
+    ExtentSet::from_unsorted(zeros)
+}
+
+/// Returns the blocks behind the last inode that ever was in use.
+fn tail(volume: &Volume<'_>, desc: &Descriptor) -> Option<Extent> {
+    let geometry = &volume.geometry;
+    let ever_used = geometry.inodes_per_group.checked_sub(u64::from(desc.unused_inodes))?;
+    let blocks = ever_used.saturating_mul(geometry.inode_size).div_ceil(geometry.block_size);
+    let end = desc.inode_table.saturating_add(geometry.itable_blocks);
+    let start = desc.inode_table.saturating_add(blocks);
+    (desc.intact && start < end).then(|| geometry.bytes(start, end))
+}
+
+/// Tells whether the inode bitmap calls every inode behind the mark free.
+fn agrees<'a>(volume: &Volume<'a>, reader: &mut SmallReader<'a>, desc: &Descriptor) -> bool {
+    let Ok(bitmap) = volume.block(reader, desc.inode_bitmap) else { return false };
+    let inodes = volume.geometry.inodes_per_group;
+    let from = inodes.saturating_sub(u64::from(desc.unused_inodes));
+    let bit =
+        |index: u64| usize::try_from(index / 8).ok().and_then(|at| bitmap.get(at)).map(|byte| byte >> (index % 8) & 1);
+    (from..inodes).all(|index| bit(index) == Some(0))
+}
+
+/// Tells whether the first block of `run`, the last, and one every `step` bytes hold nothing but zeros.
+fn looks_zero(volume: &Volume<'_>, run: Extent, step: u64) -> bool {
+    let block = volume.geometry.block_size;
+    let step = usize::try_from(step.max(block)).unwrap_or(usize::MAX);
+    let mut bytes = vec![0xff; volume.block_len()];
+    let mut is_zero = |at| volume.region.read_exact_at(&mut bytes, at).is_ok() && bytes.iter().all(|byte| *byte == 0);
+    is_zero(run.end.saturating_sub(block)) && (run.start..run.end).step_by(step).all(is_zero)
+}
