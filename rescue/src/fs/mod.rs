@@ -8,6 +8,7 @@ pub mod ext;
 pub mod fat;
 mod label;
 pub mod map;
+pub mod ntfs;
 mod reader;
 pub mod swap;
 
@@ -157,10 +158,12 @@ pub fn survey(region: &dyn ReadAt, options: &Options) -> Survey {
 }
 
 /// Surveys what is known to be `found`.
-fn survey_as(found: Detected, region: &dyn ReadAt, _options: &Options) -> Survey {
+fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey {
     match found.name.as_str() {
         "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found),
         "vfat" => fat::survey(region, found),
+        "ntfs" => ntfs::survey(region, found, options),
+        "BitLocker" => Survey::whole(region.len(), Some(found), "kept whole: it is encrypted by BitLocker"),
         "swap" | "swsuspend" => swap::survey(region, found),
         name => {
             let reason = format!("kept whole: {name} is not read yet");

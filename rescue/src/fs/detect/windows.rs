@@ -10,82 +10,8 @@ pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
     [ntfs, exfat, refs, bitlocker].iter().find_map(|format| format(probe)).into_iter().collect()
 }
 
-/// Source: ntfs-3g, include/ntfs-3g/layout.h.
 fn ntfs(probe: &Probe<'_>) -> Option<Detected> {
-    let bytes = probe.at(0, 512).filter(|bytes| Fields(bytes).has(3, b"NTFS    "))?;
-    let f = Fields(&bytes);
-    let (sector, per_cluster) = (u64::from(f.u16(11).ok()?), f.u8(13).ok()?);
-    if !sector.is_power_of_two() || !(256..=4096).contains(&sector) {
-        return None;
-    }
-    // From 0x80 on the field is a negative power of two: clusters of more than 64 KiB.
-    let sectors = match per_cluster {
-        0 => return None,
-        small @ ..=128 => u64::from(small),
-        large => 1u64.checked_shl(256u32.checked_sub(u32::from(large))?)?,
-    };
-    let cluster = sectors.checked_mul(sector).filter(|len| *len <= 2 << 20)?;
-    let (label, state) = ntfs_volume(probe, f, cluster).unwrap_or((None, State::Unknown));
-    Some(Detected {
-        label,
-        uuid: Some(format!("{:016X}", f.u64(72).ok()?)),
-        block_size: u32::try_from(cluster).ok(),
-        state,
-        ..named("ntfs")
-    })
-}
-
-/// Reads label and state from `$Volume`, record 3 of the MFT.
-fn ntfs_volume(probe: &Probe<'_>, boot: Fields<'_>, cluster: u64) -> Option<(Option<String>, State)> {
-    let per_record = boot.u8(64).ok()?;
-    let record_len = match per_record {
-        0 => return None,
-        small @ ..=127 => u64::from(small).checked_mul(cluster)?,
-        large => 1u64.checked_shl(256u32.checked_sub(u32::from(large))?)?,
-    };
-    let record_len = usize::try_from(record_len).ok().filter(|len| (256..=65536).contains(len))?;
-    let mft = boot.u64(48).ok()?.checked_mul(cluster)?;
-    let mut bytes = probe.at(mft.checked_add((record_len as u64).checked_mul(3)?)?, record_len)?;
-    if !Fields(&bytes).has(0, b"FILE") {
-        return None;
-    }
-    unfix(&mut bytes)?;
-    let f = Fields(&bytes);
-    let (mut at, mut label, mut state) = (usize::from(f.u16(20).ok()?), None, State::Unknown);
-    // Attributes are at least 24 bytes long here, so the loop ends with the record.
-    while let (Ok(kind), Ok(len)) = (f.u32(at), f.u32(at.saturating_add(4))) {
-        if kind == u32::MAX {
-            break;
-        }
-        let len = usize::try_from(len).ok().filter(|len| *len >= 24)?;
-        let attribute = Fields(f.slice(at, len).ok()?);
-        let resident = attribute.u8(8).ok()? == 0;
-        let value = || {
-            let (len, from) = (attribute.u32(16).ok()?, attribute.u16(20).ok()?);
-            attribute.slice(usize::from(from), usize::try_from(len).ok()?).ok()
-        };
-        match kind {
-            0x60 if resident => label = utf16(value()?),
-            0x70 if resident => {
-                let dirty = Fields(value()?).u16(10).ok()? & 1 != 0;
-                state = if dirty { State::Dirty } else { State::Clean };
-            }
-            _ => {}
-        }
-        at = at.checked_add(len)?;
-    }
-    Some((label, state))
-}
-
-/// Puts back the last two bytes of every 512, which NTFS replaces to find torn writes.
-fn unfix(record: &mut [u8]) -> Option<()> {
-    let f = Fields(record);
-    let (at, count) = (usize::from(f.u16(4).ok()?), usize::from(f.u16(6).ok()?));
-    let originals = f.slice(at.checked_add(2)?, count.checked_sub(1)?.checked_mul(2)?).ok()?.to_vec();
-    for (sector, original) in record.chunks_exact_mut(512).zip(originals.chunks_exact(2)) {
-        sector.get_mut(510..)?.copy_from_slice(original);
-    }
-    Some(())
+    crate::fs::ntfs::detect(probe.region)
 }
 
 /// Source: Microsoft, exFAT file system specification 1.0.
