@@ -10,4 +10,5 @@ mod detect;
 mod ext;
 mod fat;
 mod journal;
+mod ntfs;
 mod tools;

@@ -1,0 +1,1 @@
+//! States, lies and damage.
