@@ -50,14 +50,14 @@ impl ReadAt for Patched<'_> {
 }
 
 /// What a case of damage is.
-struct Damage<'a> {
-    name: &'a str,
+pub struct Damage<'a> {
+    pub name: &'a str,
     /// Where bytes are changed.
-    places: Vec<Extent>,
+    pub places: Vec<Extent>,
     /// Whether the map must still hold all that it held before.
-    nothing_lost: bool,
+    pub nothing_lost: bool,
     /// Whether the superblock's checksum is made right again.
-    fix: bool,
+    pub fix: bool,
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {
@@ -87,7 +87,7 @@ fn patches(base: &[u8], damage: &Damage<'_>, noise: &mut Noise) -> Vec<(usize, V
     out
 }
 
-fn endure(base: &[u8], damage: &Damage<'_>) {
+pub fn endure(base: &[u8], damage: &Damage<'_>) {
     let clean = survey_bytes(base).allocated;
     let mut noise = Noise(0x5eed);
     let mut narrow = 0;

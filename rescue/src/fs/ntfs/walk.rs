@@ -24,6 +24,9 @@ const WINDOW: usize = 256 << 10;
 /// Runs missing from the bitmap that are remembered before everything is kept.
 const MAX_MISSING: usize = 1 << 16;
 
+/// Records below this are the system's own files: a bitmap that calls their clusters free is no bitmap.
+const SYSTEM: u64 = 16;
+
 /// Adds what records have to the map of `survey`, and takes from `specials` what somebody else has as well.
 pub(super) fn unite(volume: &Volume<'_>, specials: &mut Specials, survey: &mut Survey) -> Result<(), Whole> {
     let mft = &volume.mft;
@@ -111,6 +114,7 @@ impl Walk<'_, '_, '_> {
         let broken = |error| Whole::damaged(format_args!("record {number} of the MFT is broken: {error}"));
         unfix(bytes, b"FILE").map_err(broken)?;
         let record = Record::parse(bytes).map_err(broken)?;
+        let before = self.missing.len();
         for attribute in record.attributes() {
             let attribute = attribute.map_err(broken)?;
             if record.base.is_none() && swap::is_hibernation(&attribute) && !self.specials.knows(number) {
@@ -119,6 +123,9 @@ impl Walk<'_, '_, '_> {
                 )));
             }
             self.attribute(record.base.unwrap_or(number), &attribute, map).map_err(|error| broken(error.into()))?;
+        }
+        if self.missing.len() > before && record.base.unwrap_or(number) < SYSTEM {
+            return Err(Whole::damaged(format_args!("$Bitmap calls clusters of the system's own file {number} free")));
         }
         if self.missing.len() >= MAX_MISSING {
             return Err(Whole::damaged("files have many clusters that $Bitmap calls free"));

@@ -181,6 +181,19 @@ impl Image {
         clusters(&self.attribute(number, kind))
     }
 
+    /// Puts the plain content of a file elsewhere, in as many clusters.
+    pub fn set_clusters(&mut self, number: u64, clusters: &[u64]) {
+        self.edit(number, |record| {
+            let mut parts = attributes(record);
+            let data = parts.iter_mut().find(|part| four(part, 0) == DATA).unwrap();
+            data.truncate(usize::from(data[32]));
+            data[24..32].copy_from_slice(&(clusters.len() as u64 - 1).to_le_bytes());
+            data.extend(pairs(clusters));
+            *data = pad(data.clone());
+            set_attributes(record, &parts);
+        });
+    }
+
     fn bit(&self, cluster: u64) -> (usize, u8) {
         let at = to_usize(cluster / 8);
         (to_usize(self.bitmap[at / self.cluster]) * self.cluster + at % self.cluster, 1 << (cluster % 8))
