@@ -28,12 +28,9 @@ pub(super) fn read(volume: &Volume<'_>) -> Result<Bits, Whole> {
     let boot = &volume.mft.boot;
     let stream = volume.mft.stream(volume.region, RECORD, kind::DATA, &[]).map_err(Whole::damaged)?;
     let need = boot.clusters.div_ceil(8);
-    if stream.size() < need || !stream.is_plain() {
-        return Err(Whole::damaged(format_args!(
-            "$Bitmap has {} bytes, or fewer that were written, for {} clusters",
-            stream.size(),
-            boot.clusters
-        )));
+    if stream.written() < need || !stream.is_plain() {
+        let (bytes, clusters) = (stream.written(), boot.clusters);
+        return Err(Whole::damaged(format_args!("$Bitmap has {bytes} bytes, or holes, for {clusters} clusters")));
     }
     let (mut builder, mut clusters, mut at) = (MapBuilder::new(), 0u64, 0u64);
     let mut window = vec![0; usize::try_from(WINDOW.min(need)).unwrap_or(0)];

@@ -129,7 +129,7 @@ impl Boot {
 
     /// Returns the length of the volume in bytes, without the copy of the boot sector.
     #[must_use]
-    pub const fn len(&self) -> u64 {
+    pub const fn volume_len(&self) -> u64 {
         self.sectors.saturating_mul(self.sector)
     }
 }

@@ -45,11 +45,14 @@ struct Restart {
     version: (u16, u16),
 }
 
+/// Fills a buffer with the bytes of a log from an offset on.
+pub type Read<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), block::Error> + 'a;
+
 /// Looks at the restart pages of a log of `size` bytes, which `read` reads.
 ///
 /// # Errors
 /// Those of `read`.
-pub fn state(size: u64, read: &dyn Fn(u64, &mut [u8]) -> Result<(), block::Error>) -> Result<Log, block::Error> {
+pub fn state(size: u64, read: &Read<'_>) -> Result<Log, block::Error> {
     let (mut newest, mut empty) = (None::<Restart>, true);
     for at in PLACES.into_iter().filter(|at| at.saturating_add(512) <= size) {
         let mut head = [0; 512];
@@ -111,6 +114,7 @@ fn restart(page: &mut [u8]) -> Option<Restart> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test fails by panicking")]
 mod tests {
     use super::{super::record::tests::fix, *};
 

@@ -70,14 +70,21 @@ impl Stream {
         }
     }
 
-    /// Tells whether every byte of the value was written and lies on the volume as it is.
+    /// Tells whether the value lies on the volume as it is: neither transformed nor with holes.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         match self {
             Self::Resident(_) => true,
-            Self::Runs { runs, size, initialised, flags } => {
-                flags & TRANSFORMED == 0 && !runs.has_holes() && size <= initialised
-            }
+            Self::Runs { runs, flags, .. } => flags & TRANSFORMED == 0 && !runs.has_holes(),
+        }
+    }
+
+    /// Returns how many bytes of the value were written; behind them it reads as zeros.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        match self {
+            Self::Resident(value) => value.len() as u64,
+            Self::Runs { size, initialised, .. } => *initialised.min(size),
         }
     }
 

@@ -102,7 +102,7 @@ pub fn detect_by_backup(region: &dyn ReadAt) -> Option<(Detected, u64)> {
         // The last sector of 256 bytes is all there is of it; the rest of a boot sector is code.
         let mut bytes = vec![0; usize::try_from(back.min(512)).ok()?];
         region.read_exact_at(&mut bytes, offset).ok()?;
-        let boot = Boot::parse(&bytes).ok().filter(|boot| boot.len() == offset)?;
+        let boot = Boot::parse(&bytes).ok().filter(|boot| boot.volume_len() == offset)?;
         Some((Detected { state: State::Damaged, ..describe(&boot, None) }, offset))
     })
 }
@@ -179,15 +179,15 @@ fn read_boot(region: &dyn ReadAt, survey: &mut Survey) -> Result<Boot, Whole> {
     };
     let bytes = sector(region, 0).ok_or_else(|| broken(&"it cannot be read"))?;
     let boot = Boot::parse(&bytes).map_err(|error| broken(&error))?;
-    if boot.len() > region.len() {
+    if boot.volume_len() > region.len() {
         return Err(Whole::damaged(format_args!(
             "the volume is {} bytes long, its region {}",
-            boot.len(),
+            boot.volume_len(),
             region.len()
         )));
     }
     // A copy of another volume's serial number is still one of this volume's places.
-    match sector(region, boot.len()).map(|bytes| Boot::parse(&bytes)) {
+    match sector(region, boot.volume_len()).map(|bytes| Boot::parse(&bytes)) {
         Some(Ok(copy)) if (Boot { serial: boot.serial, ..copy }) == boot => {}
         Some(Ok(_)) => return Err(Whole::damaged("the boot sector and its copy disagree")),
         _ => survey.notes.push("the copy of the boot sector behind the volume is missing or broken".to_owned()),

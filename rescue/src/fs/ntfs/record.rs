@@ -262,6 +262,7 @@ impl<'a> Attribute<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test fails by panicking")]
 pub(super) mod tests {
     use super::*;
 

@@ -16,6 +16,8 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::fmt;
+
 use super::{
     Volume, Whole,
     mft::{Error, Stream},
@@ -121,16 +123,29 @@ impl Specials {
         if self.knows(number) {
             return Ok(());
         }
-        let stream = mft.stream(volume.region, number, kind::DATA, &[]).map_err(Whole::damaged)?;
-        let mut header = vec![0; usize::try_from(HEADER.min(stream.size())).unwrap_or(0)];
-        stream
-            .read(volume.region, mft.boot.cluster, 0, &mut header)
-            .map_err(|error| Whole::damaged(format_args!("{name} may be a hibernated system: {error}")))?;
+        let Some((stream, header)) = Self::open(volume, number, &name, role)? else { return Ok(()) };
         let idle = self.judge(&name, role, &header)?;
         let linked_once = record.links <= 2 && names.iter().filter(|(.., space)| *space != DOS).count() == 1;
         let spare = if idle && linked_once { spare(volume, &stream) } else { ExtentSet::new() };
         self.files.push(Special { number, name, spare });
         Ok(())
+    }
+
+    /// Returns content and first page of a file; `None` for a page file without one that can be read.
+    fn open(volume: &Volume<'_>, number: u64, name: &str, role: Role) -> Result<Option<(Stream, Vec<u8>)>, Whole> {
+        let hidden = |error: &dyn fmt::Display| match role {
+            Role::Paging => Ok(None),
+            Role::Hibernation => Err(Whole::damaged(format_args!("{name} may be a hibernated system: {error}"))),
+        };
+        let stream = match volume.mft.stream(volume.region, number, kind::DATA, &[]) {
+            Ok(stream) => stream,
+            Err(error) => return hidden(&error),
+        };
+        let mut header = vec![0; usize::try_from(HEADER.min(stream.size())).unwrap_or(0)];
+        match stream.read(volume.region, volume.mft.boot.cluster, 0, &mut header) {
+            Ok(()) => Ok(Some((stream, header))),
+            Err(error) => hidden(&error),
+        }
     }
 
     /// Tells whether the content of a file is of no use, by its first page.

@@ -20,16 +20,22 @@ use crate::{
 };
 
 /// Bytes of the MFT read at once.
-const WINDOW: usize = 256 << 10;
+const WINDOW: usize = 1 << 20;
 /// Runs missing from the bitmap that are remembered before everything is kept.
 const MAX_MISSING: usize = 1 << 16;
 
+/// Records looked at; to read more would take longer than to keep what they stand for is worth.
+const MAX_RECORDS: u64 = 1 << 26;
 /// Records below this are the system's own files: a bitmap that calls their clusters free is no bitmap.
 const SYSTEM: u64 = 16;
 
 /// Adds what records have to the map of `survey`, and takes from `specials` what somebody else has as well.
 pub(super) fn unite(volume: &Volume<'_>, specials: &mut Specials, survey: &mut Survey) -> Result<(), Whole> {
     let mft = &volume.mft;
+    if mft.records > MAX_RECORDS {
+        let reason = format_args!("it has {} files, more than are compared with $Bitmap", mft.records);
+        return Err(Whole::new(State::Unknown, reason));
+    }
     let in_use = InUse::open(volume)?;
     let mut walk = Walk { volume, in_use, specials, missing: Vec::new(), unreadable: 0, unlisted: 0 };
     let mut window = vec![0; WINDOW];
@@ -66,11 +72,10 @@ struct InUse<'v, 'a> {
 impl<'v, 'a> InUse<'v, 'a> {
     fn open(volume: &'v Volume<'a>) -> Result<Self, Whole> {
         let stream = volume.mft.stream(volume.region, 0, kind::BITMAP, &[]).map_err(Whole::damaged)?;
-        if stream.size() < volume.mft.records.div_ceil(8) {
+        let (bytes, records) = (stream.size(), volume.mft.records);
+        if bytes < records.div_ceil(8) || !stream.is_plain() {
             return Err(Whole::damaged(format_args!(
-                "the bitmap of the MFT has {} bytes for {} records",
-                stream.size(),
-                volume.mft.records
+                "the bitmap of the MFT has {bytes} bytes, or holes, for {records} records"
             )));
         }
         Ok(Self { volume, stream, first: 0, bytes: Vec::new() })

@@ -380,3 +380,22 @@ fn damage_loses_nothing() {
     let place = one(image.byte(2, DATA, 0), 80);
     endure(&image.bytes, &Damage { name: "restart page", places: vec![place], nothing_lost: true, fix: false });
 }
+
+#[test]
+fn bitlocker_is_named_and_kept_whole() {
+    let id = [0x3b, 0xd6, 0x67, 0x49, 0x29, 0x2e, 0xd8, 0x4a, 0x83, 0x99, 0xf6, 0xa3, 0x39, 0xe3, 0xd0, 0x01];
+    let bench = Bench::new();
+    // "To Go" volumes show old systems a FAT volume with a reader in it.
+    let fat = bench.blank("fat", 40 * MIB);
+    crate::tools::run("mkfs.fat", &["-F", "32", &fat]);
+    let fat = fs::read(fat).unwrap();
+    for (name, at, magic, more) in [("fixed", 3, b"-FVE-FS-", 160), ("to go", 3, b"MSWIN4.1", 424)] {
+        let mut bytes = fat.clone();
+        bytes[at..at + 8].copy_from_slice(magic);
+        bytes[more..more + 16].copy_from_slice(&id);
+        let survey = survey_bytes(&bytes);
+        assert_eq!(survey.detected.as_ref().unwrap().name, "BitLocker", "{name}");
+        assert_eq!(survey.widened, ["kept whole: it is encrypted by BitLocker"], "{name}");
+        assert_eq!(survey.allocated.total(), 40 * MIB, "{name}");
+    }
+}
