@@ -11,6 +11,7 @@ pub mod map;
 pub mod ntfs;
 mod reader;
 pub mod swap;
+pub mod xfs;
 
 use std::fmt;
 
@@ -165,6 +166,7 @@ fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey 
         "ntfs" => ntfs::survey(region, found, options),
         "BitLocker" => Survey::whole(region.len(), Some(found), "kept whole: it is encrypted by BitLocker"),
         "swap" | "swsuspend" => swap::survey(region, found),
+        "xfs" => xfs::survey(region, found),
         name => {
             let reason = format!("kept whole: {name} is not read yet");
             Survey::whole(region.len(), Some(found), reason)

@@ -17,23 +17,8 @@ pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
         .collect()
 }
 
-/// Source: Linux kernel, fs/xfs/libxfs/xfs_format.h, `struct xfs_dsb`; big endian.
 fn xfs(probe: &Probe<'_>) -> Option<Detected> {
-    let bytes = probe.at(0, 512)?;
-    let f = Fields(&bytes);
-    let (block, sector, inode) = (f.u32_be(4).ok()?, f.u16_be(102).ok()?, f.u16_be(104).ok()?);
-    let possible = (512..=65536).contains(&block)
-        && block.is_power_of_two()
-        && (512..=32768).contains(&sector)
-        && sector.is_power_of_two()
-        && (256..=2048).contains(&inode)
-        && f.u32_be(88).ok()? > 0;
-    (f.has(0, b"XFSB") && possible).then(|| Detected {
-        label: bytes.get(108..120).and_then(text),
-        uuid: uuid_at(&bytes, 32),
-        block_size: Some(block),
-        ..named("xfs")
-    })
+    crate::fs::xfs::detect(probe.region)
 }
 
 /// An external log begins with a log record: magic, cycle, version 1 or 2.
