@@ -21,9 +21,9 @@ const CASES: usize = 300;
 const MIB: u64 = 1 << 20;
 
 /// Bytes with a few others laid over them.
-struct Patched<'a> {
-    base: &'a [u8],
-    patches: Vec<(usize, Vec<u8>)>,
+pub struct Patched<'a> {
+    pub base: &'a [u8],
+    pub patches: Vec<(usize, Vec<u8>)>,
 }
 
 impl ReadAt for Patched<'_> {

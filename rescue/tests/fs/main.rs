@@ -12,3 +12,6 @@ mod fat;
 mod journal;
 mod ntfs;
 mod tools;
+mod xfs;
+mod xfs_damage;
+mod xfs_mounted;

@@ -101,6 +101,9 @@ pub(super) fn read(volume: &Volume<'_>, log: &Log<'_>, tail: u64, head: u64) -> 
         if record.format != 1 || (record.uuid != volume.sb.sb_uuid && record.uuid != [0; 16]) {
             return Err(Error::Foreign);
         }
+        if !record.checked {
+            return Err(Error::Checksum(at));
+        }
         read = read.saturating_add(record.sectors);
         if read > log.sectors() {
             return Err(Error::Record(at));

@@ -440,7 +440,7 @@ mod tests {
             ("groups of 1000 blocks, of which the logarithm is 11", |b| b[124] = 11),
             ("3500 blocks in 5 groups of 1000", |b| b[91] = 5),
             ("0 groups", |b| b[91] = 0),
-            ("16777216 bytes long, its region 14336000", |b| b[14..16].copy_from_slice(&[0x0f, 0xa0 + 96])),
+            ("14340096 bytes long, its region 14336000", |b| b[15] += 1),
             ("a log of 2000 blocks", |b| b[98..100].copy_from_slice(&[7, 0xd0])),
             ("version 3", |b| b[101] = 0xa3),
             ("unknown version features 0x200", |b| b[100] |= 2),

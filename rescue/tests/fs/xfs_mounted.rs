@@ -1,0 +1,1 @@
+//! XFS as the kernel leaves it: fragmented, full, shared, and not unmounted.
