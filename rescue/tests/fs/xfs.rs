@@ -177,7 +177,7 @@ fn block_and_sector_sizes_keep_every_file() {
         ("2 KiB", "-b size=2048 -i size=512,sparse=0", 64),
         ("8 KiB", "-b size=8192 -n size=16384", 64),
         ("16 KiB", "-b size=16384 -i size=1024", 128),
-        ("64 KiB", "-b size=65536 -m rmapbt=1", 640),
+        ("64 KiB", "-b size=65536", 320),
         ("64 KiB, large inodes", "-b size=65536 -i size=2048 -m finobt=0,inobtcount=0", 320),
         ("sectors of 4 KiB", "-s size=4096", 64),
         ("sectors of 4 KiB, large blocks", "-s size=4096 -b size=8192 -m rmapbt=1", 96),
@@ -197,7 +197,7 @@ fn groups_and_stripes_keep_every_file() {
         ("stripes and many groups", "-d agcount=5,sunit=128,swidth=512 -m rmapbt=1", 160),
         ("the log in another group", "-d agcount=4 -l agnum=3", 128),
         ("a small log of small stripes", "-l size=8m,su=4k", 64),
-        ("a log of large stripes", "-l size=12m,su=256k -b size=1024", 96),
+        ("a log of large stripes", "-l size=16m,su=256k -b size=1024", 96),
         ("a log of large sectors", "-l sectsize=4096,size=8m", 64),
     ]);
 }
