@@ -4,6 +4,7 @@
 //! understood widens the map, at the worst to the whole region, and says so in [`Survey::widened`].
 
 pub mod detect;
+pub mod exfat;
 pub mod ext;
 pub mod fat;
 mod label;
@@ -162,6 +163,7 @@ pub fn survey(region: &dyn ReadAt, options: &Options) -> Survey {
 fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey {
     match found.name.as_str() {
         "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found),
+        "exfat" => exfat::survey(region, found),
         "vfat" => fat::survey(region, found),
         "ntfs" => ntfs::survey(region, found, options),
         "BitLocker" => Survey::whole(region.len(), Some(found), "kept whole: it is encrypted by BitLocker"),

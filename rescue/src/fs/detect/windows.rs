@@ -24,13 +24,18 @@ fn exfat(probe: &Probe<'_>) -> Option<Detected> {
         return None;
     }
     let serial = f.u32(100).ok()?;
-    let dirty = f.u16(106).ok()? & 2 != 0;
+    let state = match f.u16(106).ok()? & 6 {
+        0 => State::Clean,
+        2 => State::Dirty,
+        // The medium had failures.
+        _ => State::Damaged,
+    };
     Some(Detected {
         version: Some(format!("{}.{}", f.u8(105).ok()?, f.u8(104).ok()?)),
         label: exfat_label(probe, f, sector_shift, shift),
         uuid: Some(format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff)),
         block_size: Some(1 << shift),
-        state: if dirty { State::Dirty } else { State::Clean },
+        state,
         ..named("exfat")
     })
 }
