@@ -13,6 +13,7 @@ use rescue::{
 };
 
 use crate::{
+    exfat_volume::{Shape, Volume},
     fat,
     tools::{Bench, Noise, run, survey_bytes},
 };
@@ -206,5 +207,39 @@ fn damaged_fat_volumes_do_no_harm() {
         endure(&base, &Damage { name: options, places, nothing_lost: true, fix: false });
         let places = vec![Extent::new(3, 90), Extent::new(11, 64), Extent::new(start, start + 1500)];
         endure(&base, &Damage { name: options, places, nothing_lost: false, fix: false });
+    }
+}
+
+#[test]
+fn damaged_exfat_volumes_lose_nothing() {
+    for fats in [1, 2] {
+        let mut volume = Volume::new(512, 512, 3000, fats, Shape::Run);
+        let mut noise = Noise(3);
+        let files = (0..20).map(|number| {
+            let shape = if number % 2 == 0 { Shape::Run } else { Shape::Scattered };
+            volume.file(&format!("FILE{number}"), &noise.take(number * 700), shape)
+        });
+        let files = files.collect::<Vec<_>>();
+        let folder = volume.directory("FOLDER", &files, Shape::Scattered);
+        let volume = volume.finish(&[folder]);
+        let extent = |at: usize, len: usize| Extent::with_len(at as u64, len as u64).unwrap();
+        let folder = volume.at(usize::from(u16::from_le_bytes({
+            let stream = volume.find("FOLDER") - 32;
+            [volume.bytes[stream + 20], volume.bytes[stream + 21]]
+        })));
+        let root = volume.find("FOLDER") / 512 * 512;
+        for (name, places) in [
+            ("boot regions", vec![extent(0, 12 * 512), extent(3, 112), extent(12 * 512, 512)]),
+            (
+                "FAT",
+                vec![extent(volume.fat_offset, 1600), extent(volume.fat_offset + volume.fat_len * (fats - 1), 1600)],
+            ),
+            ("bitmap", vec![extent(volume.at(2), volume.clusters / 8)]),
+            ("directories", vec![extent(root, 512), extent(folder, 512)]),
+            ("up-case table", vec![extent(volume.at(volume.upcase[0]), 60)]),
+        ] {
+            let damage = Damage { name, places, nothing_lost: true, fix: false };
+            endure(&volume.bytes, &damage);
+        }
     }
 }

@@ -7,6 +7,8 @@
 
 mod damage;
 mod detect;
+mod exfat;
+mod exfat_volume;
 mod ext;
 mod fat;
 mod journal;

@@ -31,7 +31,8 @@ pub fn tool(name: &str) -> PathBuf {
         "mkfs.btrfs" => "btrfs-progs",
         "mkfs.ntfs" | "mkntfs" | "ntfs-3g" | "ntfscp" | "ntfsls" | "ntfscat" => "ntfs-3g",
         "ntfsclone" | "ntfsfix" | "ntfsresize" | "ntfsinfo" => "ntfs-3g",
-        "mkfs.exfat" => "exfatprogs",
+        "mkfs.exfat" | "fsck.exfat" | "dump.exfat" => "exfatprogs",
+        "tsk_recover" => "sleuthkit",
         "blkid" | "mkswap" => "util-linux",
         other => panic!("no package is known for {other}"),
     };
