@@ -3,8 +3,13 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use rescue::{
+    block::{MemoryDisk, ReadAt},
     extent::Extent,
-    fs::{State, Survey},
+    fs::{
+        State, Survey,
+        fat::{bpb::Bpb, table, walk},
+    },
+    units::SectorSize,
 };
 
 use crate::tools::{Bench, hashes, run, run_any, survey_bytes, with_noise};
@@ -160,24 +165,130 @@ fn the_slack_behind_the_last_cluster_is_kept_and_fsinfo_is_not_believed() {
 }
 
 #[test]
-fn more_directories_than_are_read_keep_the_volume_whole() {
+fn more_directories_than_are_read_leave_a_doubt() {
     let bench = Bench::new();
-    let len = 300 * MIB;
-    let image = bench.blank("image", len);
-    // Clusters of 64 KiB: each folder takes one, and 64 MiB of them are read.
-    run("mkfs.fat", &["-F", "16", "-s", "128", &image]);
-    let folders = (0..1100).map(|number| format!("::up/{number}")).collect::<Vec<_>>();
-    let mut args = vec!["-i", &image, "::up"];
-    args.extend(folders.iter().take(900).map(String::as_str));
-    run("mmd", &args);
-    let few = survey_bytes(&fs::read(&image).unwrap());
-    assert!(few.widened.is_empty() && few.allocated.total() < 100 * MIB, "{:?}", few.widened);
+    let image = make(&bench, "-F 16 -s 1", 12 * MIB);
+    let disk = MemoryDisk::new(fs::read(&image).unwrap(), SectorSize::B512);
+    let mut sector = [0; 512];
+    disk.read_exact_at(&mut sector, 0).unwrap();
+    let bpb = Bpb::parse(&sector).unwrap();
+    let table = table::read(&disk, &bpb).unwrap();
+    assert_eq!(walk::check(&disk, &bpb, &table), Ok(()));
+    assert_eq!(walk::check_within(&disk, &bpb, &table, 512), Err(walk::Doubt::TooMany));
+}
 
-    let mut args = vec!["-i", &image];
-    args.extend(folders.iter().skip(900).map(String::as_str));
-    run("mmd", &args);
-    let many = survey_bytes(&fs::read(&image).unwrap());
-    assert_eq!(many.allocated.total(), len);
-    assert!(many.widened[0].contains("more directories than are compared"), "{:?}", many.widened);
-    assert_eq!(many.detected.unwrap().state, State::Clean, "nothing is known to be damaged");
+/// Makes a FAT16 volume with `fats` FATs and returns where they begin and how long each is.
+fn with_fats(fats: usize) -> (Vec<u8>, usize, usize) {
+    let bench = Bench::new();
+    let bytes = fs::read(make(&bench, &format!("-F 16 -s 1 -f {fats}"), 12 * MIB)).unwrap();
+    let word = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let (fat, len) = (word(14) * 512, word(22) * 512);
+    (bytes, fat, len)
+}
+
+#[test]
+fn one_fat_or_four_are_read_and_usage_is_told() {
+    for fats in [1, 2, 3, 4] {
+        let (mut bytes, fat, len) = with_fats(fats);
+        let clean = survey_bytes(&bytes);
+        assert!(clean.widened.is_empty(), "{fats} FATs: {:?}", clean.widened);
+        let usage = clean.usage.unwrap();
+        assert_eq!(clean.allocated.total() + usage.free, 12 * MIB, "{fats} FATs");
+        // A cluster that the last copy alone calls used.
+        bytes[fat + (fats - 1) * len + 20_000..][..2].fill(0xff);
+        let survey = survey_bytes(&bytes);
+        assert_eq!(survey.allocated.total(), clean.allocated.total() + 512, "{fats} FATs");
+        assert_eq!(survey.widened.is_empty(), fats == 1, "{fats} FATs: {:?}", survey.widened);
+    }
+}
+
+#[test]
+fn bad_clusters_are_not_kept_unless_a_chain_leads_there() {
+    let (mut bytes, fat, len) = with_fats(2);
+    let clean = survey_bytes(&bytes);
+    for copy in [fat, fat + len] {
+        bytes[copy + 20_000..][..2].copy_from_slice(&0xfff7u16.to_le_bytes());
+    }
+    let survey = survey_bytes(&bytes);
+    assert_eq!((&survey.allocated, &survey.widened), (&clean.allocated, &vec![]));
+    assert_eq!(survey.notes, ["1 clusters are marked bad; no file is in them, and they are not kept"]);
+    let usage = survey.usage.unwrap();
+    assert_eq!(usage.free, clean.usage.unwrap().free - 512, "nor are they free");
+
+    for copy in [fat, fat + len] {
+        bytes[copy + 20_100..][..2].copy_from_slice(&10_000u16.to_le_bytes());
+    }
+    let linked = survey_bytes(&bytes);
+    assert_eq!(linked.allocated.total(), clean.allocated.total() + 1024);
+}
+
+#[test]
+fn a_fat_that_is_not_mirrored_counts_and_so_do_the_others() {
+    let bench = Bench::new();
+    let mut bytes = fs::read(make(&bench, "-F 32 -s 1", 40 * MIB)).unwrap();
+    let clean = survey_bytes(&bytes);
+    let word = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let (fat, len) = (word(14) * 512, word(36) * 512);
+    // Boot sector and copy: FAT 1 is active. FAT 0 is as it was at some time before.
+    for sector in [0, 6 * 512] {
+        bytes[sector + 40] = 0x81;
+    }
+    let stale = (fat + len / 2) / 4 * 4;
+    bytes[stale..][..8].copy_from_slice(&[0xff, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0x0f]);
+    let survey = survey_bytes(&bytes);
+    assert_eq!(survey.widened, ["FAT 1 alone is in use, others differ in 2 entries; what any calls used is kept"]);
+    assert_eq!(survey.allocated.total(), clean.allocated.total() + 1024);
+    assert_eq!((survey.detected.unwrap().state, survey.usage), (State::Clean, clean.usage));
+
+    for sector in [0, 6 * 512] {
+        bytes[sector + 40] = 0x82;
+    }
+    let survey = survey_bytes(&bytes);
+    assert!(survey.widened[0].contains("FAT 2 is in use, there are 2"), "{:?}", survey.widened);
+}
+
+#[test]
+fn a_volume_that_calls_itself_by_another_width_is_kept_whole() {
+    let (mut bytes, ..) = with_fats(2);
+    bytes[54..59].copy_from_slice(b"FAT12");
+    let survey = survey_bytes(&bytes);
+    assert_eq!(survey.allocated.total(), 12 * MIB);
+    assert!(survey.widened[0].contains("calls itself FAT12 and has as many clusters as FAT16"), "{:?}", survey.widened);
+    bytes[54..59].copy_from_slice(b"FAT  ");
+    assert!(survey_bytes(&bytes).widened.is_empty(), "most tools put some name there");
+}
+
+#[test]
+fn a_media_byte_of_another_kind_is_no_damage() {
+    let (mut bytes, fat, len) = with_fats(2);
+    let clean = survey_bytes(&bytes);
+    (bytes[fat], bytes[fat + len]) = (0xf0, 0xf0);
+    let survey = survey_bytes(&bytes);
+    assert_eq!((survey.allocated, survey.widened), (clean.allocated, clean.widened));
+}
+
+#[test]
+fn tiny_disks_keep_every_file() {
+    for (options, len) in
+        [("-F 12 -r 16 -s 1", 40 * KIB), ("-F 12 -f 1 -r 16 -R 1 -s 1", 64 * KIB + 512), ("-F 12 -s 128", 10 * MIB)]
+    {
+        let bench = Bench::new();
+        let image = bench.blank("image", len);
+        let mut args = options.split_whitespace().collect::<Vec<_>>();
+        args.push(&image);
+        run("mkfs.fat", &args);
+        for (name, len) in [("A", 1), ("B", 700), ("C", 5000)] {
+            fs::write(bench.path(name), vec![b'x'; len]).unwrap();
+            run("mcopy", &["-i", &image, &bench.path(name), "::"]);
+        }
+        run("mdel", &["-i", &image, "::B"]);
+        let bytes = fs::read(&image).unwrap();
+        let survey = survey_bytes(&bytes);
+        assert!(survey.widened.is_empty(), "{options}: {:?}", survey.widened);
+        assert_eq!(survey.allocated.total(), len - survey.usage.unwrap().free, "{options}");
+        let copy = bench.path("copy");
+        fs::write(&copy, with_noise(&bytes, &survey)).unwrap();
+        assert_eq!(verdict(&copy), verdict(&image), "{options}");
+        assert_eq!(contents(&bench, &copy, "got"), contents(&bench, &image, "want"), "{options}");
+    }
 }

@@ -50,6 +50,16 @@ impl Kind {
         }
     }
 
+    /// Returns the entry of a bad cluster.
+    #[must_use]
+    pub const fn bad(self) -> u64 {
+        match self {
+            Self::Fat12 => 0xff7,
+            Self::Fat16 => 0xfff7,
+            Self::Fat32 => 0x0fff_fff7,
+        }
+    }
+
     /// Returns bits in an entry.
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -83,8 +93,10 @@ pub enum Error {
 /// A boot sector whose numbers are possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bpb {
-    /// Entry width.
+    /// Entry width, by the number of clusters.
     pub kind: Kind,
+    /// Entry width by the name in the boot sector, where it names one.
+    pub named: Option<Kind>,
     /// Bytes in a sector: 512 to 4096.
     pub sector: u64,
     /// Bytes in a cluster.
@@ -125,6 +137,12 @@ pub struct Bpb {
     pub fsinfo: u64,
 }
 
+/// Tells whether a byte can stand for a kind of medium.
+#[must_use]
+pub const fn is_media(byte: u64) -> bool {
+    byte == 0xf0 || (byte >= 0xf8 && byte <= 0xff)
+}
+
 fn ensure(ok: bool, field: &'static str, value: u64) -> Result<(), Error> {
     if ok { Ok(()) } else { Err(Error::Field { field, value }) }
 }
@@ -150,7 +168,7 @@ impl Bpb {
         ensure(reserved > 0, "reserved sectors", reserved)?;
         ensure((1..=4).contains(&fats), "number of FATs", fats)?;
         let media = u64::from(f.u8(21)?);
-        ensure(media == 0xf0 || media >= 0xf8, "media", media)?;
+        ensure(is_media(media), "media", media)?;
         let sectors = match u64::from(f.u16(19)?) {
             0 => u64::from(f.u32(32)?),
             small => small,
@@ -178,8 +196,10 @@ impl Bpb {
         let fat_offset = reserved.saturating_mul(sector);
         let root_offset = fat_offset.saturating_add(fats.saturating_mul(fat_len));
         let signature = f.u8(tail.saturating_add(2))?;
+        let named = |at: usize, kind: Kind| f.has(at, kind.name().as_bytes()).then_some(kind);
         Ok(Self {
             kind,
+            named: if wide { None } else { named(54, Kind::Fat12).or_else(|| named(54, Kind::Fat16)) },
             sector,
             cluster: per_cluster.saturating_mul(sector),
             fat_offset,

@@ -5,7 +5,7 @@ pub mod table;
 pub mod walk;
 
 use super::{
-    Detected, State, Survey,
+    Detected, State, Survey, Usage,
     map::{self, MapBuilder, runs_of_ones},
 };
 use crate::{
@@ -56,6 +56,10 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String
     if !bpb.mirrored && bpb.active >= bpb.fats {
         return Err(format!("FAT {} is in use, there are {}", bpb.active, bpb.fats));
     }
+    if let Some(named) = bpb.named.filter(|named| *named != bpb.kind) {
+        // Drivers go by the number of clusters, but whoever made it may not have, as on an Atari.
+        return Err(format!("it calls itself {} and has as many clusters as {}", named.name(), bpb.kind.name()));
+    }
     check_places(region, &bpb)?;
     let table = table::read(region, &bpb).map_err(|error| format!("the FAT cannot be read: {error}"))?;
     let mut survey = Survey::new(Some(detected.clone()), ExtentSet::new());
@@ -85,8 +89,9 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String
 
 /// Checks that the boot sector leads to FATs, and that its copy agrees: a wrong one would shift every cluster.
 fn check_places(region: &dyn ReadAt, bpb: &Bpb) -> Result<(), String> {
-    if !table::begins_right(region, bpb).map_err(|error| format!("the FAT cannot be read: {error}"))? {
-        return Err(format!("the FAT does not begin with the media byte {:#04x}", bpb.media));
+    let media = table::media(region, bpb).map_err(|error| format!("the FAT cannot be read: {error}"))?;
+    if media.is_none() {
+        return Err("the FAT does not begin with a media byte".to_owned());
     }
     if matches!(bpb.backup, 0 | 0xffff) {
         return Ok(());
@@ -106,16 +111,29 @@ fn remark(region: &dyn ReadAt, bpb: &Bpb, table: &table::Table, survey: &mut Sur
     if bpb.clusters_without_entry > 0 {
         survey.widened.push(format!("{} clusters have no entry in the FAT and are kept", bpb.clusters_without_entry));
     }
-    if table.differing > 0 && bpb.mirrored {
-        survey.widened.push(format!(
-            "the copies of the FAT differ in {} entries; what any of them calls used is kept",
-            table.differing
-        ));
-        survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
+    if table.differing > 0 {
+        let count = table.differing;
+        survey.widened.push(if bpb.mirrored {
+            format!("the copies of the FAT differ in {count} entries; what any of them calls used is kept")
+        } else {
+            format!("FAT {} alone is in use, others differ in {count} entries; what any calls used is kept", bpb.active)
+        });
+        if bpb.mirrored {
+            survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
+        }
     }
     if table.dangling > 0 {
         survey.widened.push(format!("{} free clusters follow in chains, and are kept", table.dangling));
         survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
+    }
+    let bytes = |clusters: u64| clusters.saturating_mul(bpb.cluster);
+    survey.usage = Some(Usage { used: bytes(bpb.clusters.saturating_sub(table.free)), free: bytes(table.free) });
+    if table.bad > 0 {
+        let bad = table.bad;
+        survey.notes.push(format!("{bad} clusters are marked bad; no file is in them, and they are not kept"));
+    }
+    if survey.detected.as_ref().is_some_and(|detected| detected.state == State::Dirty) {
+        survey.notes.push("it was not unmounted in order, or a disk error was seen".to_owned());
     }
     let said = table::fsinfo_free(region, bpb).filter(|said| bpb.kind == Kind::Fat32 && *said != table.free);
     if let Some(said) = said {

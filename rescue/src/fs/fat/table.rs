@@ -1,11 +1,14 @@
 //! The file allocation table: which clusters any of its copies calls used.
 //!
 //! Entry 0 and 1 are not clusters; entry 1 carries the bits "unmounted in order" and "no errors seen". An entry of 0
-//! is a free cluster, anything else (a link, an end, a bad cluster) is kept. So is a cluster that a link leads to.
+//! is a free cluster, a link or an end is kept, and so is a cluster that a link leads to.
+//!
+//! A cluster marked bad belongs to no file, and no driver reads it. It is not kept: on a disk that deserves the mark
+//! reading it fails, and an image of everything anyone can reach would count as one with losses.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::bpb::{Bpb, Kind};
+use super::bpb::{self, Bpb, Kind};
 use crate::{
     block::{Error, ReadAt},
     bytes::Fields,
@@ -26,6 +29,8 @@ pub struct Table {
     pub dangling: u64,
     /// Free entries in the first (or active) copy.
     pub free: u64,
+    /// Entries of the active copy that say the cluster is bad.
+    pub bad: u64,
 }
 
 impl Table {
@@ -66,11 +71,13 @@ pub fn read(region: &dyn ReadAt, bpb: &Bpb) -> Result<Table, Error> {
         for within in 0..count {
             let cluster = first.saturating_add(within);
             let Some(index) = cluster.checked_sub(2).filter(|index| *index < bpb.clusters) else { continue };
+            let bad = bpb.kind.bad();
             let mut values = copies.iter().map(|(_, copy)| entry(copy, bpb.kind, within));
             let first_value = values.next().unwrap_or(0);
-            let (mut any, mut differs) = (first_value != 0, false);
+            let in_use = |value: u64| value != 0 && value != bad;
+            let (mut any, mut differs) = (in_use(first_value), false);
             for value in values {
-                any |= value != 0;
+                any |= in_use(value);
                 differs |= value != first_value;
             }
             if any {
@@ -83,8 +90,9 @@ pub fn read(region: &dyn ReadAt, bpb: &Bpb) -> Result<Table, Error> {
                 }
             }
             let counts = copies.iter().find(|(number, _)| *number == bpb.active);
-            let free = counts.map_or(first_value, |(_, copy)| entry(copy, bpb.kind, within)) == 0;
-            table.free = table.free.saturating_add(u64::from(free));
+            let counts = counts.map_or(first_value, |(_, copy)| entry(copy, bpb.kind, within));
+            table.free = table.free.saturating_add(u64::from(counts == 0));
+            table.bad = table.bad.saturating_add(u64::from(counts == bad));
             table.differing = table.differing.saturating_add(u64::from(differs));
         }
         at = at.saturating_add(len);
@@ -161,11 +169,12 @@ impl<'a> Links<'a> {
     }
 }
 
-/// Tells whether the active FAT begins with the media byte and ones, as every FAT does.
+/// Returns the media byte with which the active FAT begins; `None` where it does not begin with one and ones, as
+/// every FAT does. It need not be that of the boot sector: no driver compares them.
 ///
 /// # Errors
 /// Those of the region.
-pub fn begins_right(region: &dyn ReadAt, bpb: &Bpb) -> Result<bool, Error> {
+pub fn media(region: &dyn ReadAt, bpb: &Bpb) -> Result<Option<u64>, Error> {
     let mut bytes = [0; 8];
     region.read_exact_at(&mut bytes, bpb.fat_offset.saturating_add(bpb.active.saturating_mul(bpb.fat_len)))?;
     let ones = match bpb.kind {
@@ -173,7 +182,8 @@ pub fn begins_right(region: &dyn ReadAt, bpb: &Bpb) -> Result<bool, Error> {
         Kind::Fat16 => 0xff00,
         Kind::Fat32 => 0x0fff_ff00,
     };
-    Ok(entry(&bytes, bpb.kind, 0) == ones | bpb.media)
+    let first = entry(&bytes, bpb.kind, 0);
+    Ok(Some(first & 0xff).filter(|media| first == ones | media && bpb::is_media(*media)))
 }
 
 /// Tells whether the first FAT says that the volume was not unmounted or that a disk error was seen.

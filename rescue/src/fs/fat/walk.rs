@@ -17,8 +17,10 @@ use crate::{block::ReadAt, bytes::Fields, fs::label::text};
 const DIRECTORY: u8 = 0x10;
 const LABEL: u8 = 0x08;
 const LONG_NAME: u8 = 0x0f;
-/// Bytes of directories read at most (two million entries); a volume with more is kept whole.
-const BUDGET: u64 = 64 << 20;
+/// Bytes of directories read at most (ten million files or so); a volume with more is kept whole.
+const BUDGET: u64 = 1 << 30;
+/// Bytes of a cluster of a directory read at once: most end soon.
+const STEP: u64 = 4096;
 /// The longest directory: 65536 entries.
 const MAX_DIR: u64 = 65536 * 32;
 
@@ -80,9 +82,14 @@ fn entries(
             let mut left = MAX_DIR.div_ceil(bpb.cluster.max(1));
             loop {
                 let Some(offset) = bpb.cluster_offset(cluster) else { return Ok(()) };
-                *budget = budget.checked_sub(bpb.cluster).ok_or(Stop::Budget)?;
-                if !feed(&read(offset, bpb.cluster)?) {
-                    return Ok(());
+                let mut at = 0;
+                while at < bpb.cluster {
+                    let len = STEP.min(bpb.cluster.saturating_sub(at));
+                    *budget = budget.checked_sub(len).ok_or(Stop::Budget)?;
+                    if !feed(&read(offset.saturating_add(at), len)?) {
+                        return Ok(());
+                    }
+                    at = at.saturating_add(len);
                 }
                 left = left.saturating_sub(1);
                 match links.next(cluster).filter(|_| left > 0) {
@@ -121,7 +128,14 @@ pub fn label(region: &dyn ReadAt, bpb: &Bpb) -> Option<String> {
 /// # Errors
 /// Why the volume is kept whole: a chain is lost, a directory is not where it must be, or there are too many to tell.
 pub fn check(region: &dyn ReadAt, bpb: &Bpb, table: &Table) -> Result<(), Doubt> {
-    let mut budget = BUDGET.max(bpb.cluster);
+    check_within(region, bpb, table, BUDGET)
+}
+
+/// Does what [`check`] does, and reads at most `budget` bytes of directories.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn check_within(region: &dyn ReadAt, bpb: &Bpb, table: &Table, mut budget: u64) -> Result<(), Doubt> {
     let (mut todo, mut seen) = (vec![root(bpb)], BTreeSet::new());
     if let (Kind::Fat32, false) = (bpb.kind, table.is_used(bpb.root_cluster)) {
         return Err(Doubt::Damage(format!("the root directory is at cluster {}, which is free", bpb.root_cluster)));
