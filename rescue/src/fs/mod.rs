@@ -162,7 +162,7 @@ pub fn survey(region: &dyn ReadAt, options: &Options) -> Survey {
 /// Surveys what is known to be `found`.
 fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey {
     match found.name.as_str() {
-        "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found),
+        "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found, options),
         "exfat" => exfat::survey(region, found),
         "vfat" => fat::survey(region, found),
         "ntfs" => ntfs::survey(region, found, options),

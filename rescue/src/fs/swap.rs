@@ -11,7 +11,7 @@
 
 use uuid::Uuid;
 
-use super::{Detected, State, Survey, label::text};
+use super::{Detected, State, Survey, Usage, label::text};
 use crate::{
     block::ReadAt,
     bytes::Fields,
@@ -80,5 +80,6 @@ pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     let page = u64::from(detected.block_size.unwrap_or(65536));
     // A page of another size may have been the header before; its bytes cost nothing to keep.
     let header = Extent::new(0, page.max(4096)).intersect(Extent::new(0, region.len()));
-    Survey::new(Some(detected), ExtentSet::from(header))
+    let usage = Usage { used: header.len(), free: region.len().saturating_sub(header.len()) };
+    Survey { usage: Some(usage), ..Survey::new(Some(detected), ExtentSet::from(header)) }
 }

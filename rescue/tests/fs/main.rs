@@ -13,6 +13,7 @@ mod ext;
 mod fat;
 mod journal;
 mod ntfs;
+mod swapfile;
 mod tools;
 mod xfs;
 mod xfs_damage;

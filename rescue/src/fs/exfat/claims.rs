@@ -53,7 +53,9 @@ impl Page {
             *self = Self::Some { bits: vec![0; 512].into_boxed_slice(), set: 0 };
         }
         let Self::Some { bits, set } = self else { return false };
-        for (word, first) in bits.iter_mut().zip((0u64..).step_by(64)) {
+        let (skip, behind) = (from / 64, from.saturating_add(count).div_ceil(64));
+        let words = (0u64..).step_by(64).zip(bits.iter_mut()).take(usize::try_from(behind).unwrap_or(0));
+        for (first, word) in words.skip(usize::try_from(skip).unwrap_or(0)) {
             let low = from.saturating_sub(first).min(64);
             let high = from.saturating_add(count).saturating_sub(first).min(64);
             let below = |bits: u64| {

@@ -219,14 +219,20 @@ impl Volume<'_> {
 
     /// Reads inode `number` (from 1), or `None` where there is no such inode or its table cannot be read.
     pub(super) fn inode(&self, number: u32) -> Option<Inode> {
+        Inode::parse(&self.inode_bytes(number)?, self.wide()).ok()
+    }
+
+    /// Returns all bytes of inode `number`, as [`Self::inode`] does.
+    pub(super) fn inode_bytes(&self, number: u32) -> Option<Vec<u8>> {
         let index = u64::from(number).checked_sub(1)?;
         let group = index.checked_div(self.geometry.inodes_per_group)?;
         let within = index.checked_rem(self.geometry.inodes_per_group)?;
         let desc = self.groups.descriptors.get(usize::try_from(group).ok()?).filter(|desc| desc.intact)?;
         let table = desc.inode_table.checked_mul(self.geometry.block_size)?;
         let offset = within.checked_mul(self.geometry.inode_size)?.checked_add(table)?;
-        let mut bytes = [0; 128];
+        // At most a block: 64 KiB.
+        let mut bytes = vec![0; usize::try_from(self.geometry.inode_size).ok()?];
         self.region.read_exact_at(&mut bytes, offset).ok()?;
-        Inode::parse(&bytes, self.wide()).ok()
+        Some(bytes)
     }
 }

@@ -9,12 +9,12 @@ use super::{
     groups::{BLOCK_UNINIT, Descriptor},
     journal::Log,
     superblock::feature,
-    unused, walk,
+    swapfile, unused, walk,
 };
 use crate::{
     extent::{Extent, ExtentSet},
     fs::{
-        Detected, State, Survey,
+        Detected, Options, State, Survey, Usage,
         map::{self, MapBuilder, runs_of_ones},
         reader::SmallReader,
     },
@@ -43,7 +43,7 @@ impl Doubt {
 }
 
 /// Builds the map of `volume`; `log` holds what its journal would still change.
-pub(super) fn build(volume: &Volume<'_>, log: &Log, detected: &Detected) -> Result<Survey, Whole> {
+pub(super) fn build(volume: &Volume<'_>, log: &Log, detected: &Detected, options: &Options) -> Result<Survey, Whole> {
     let geometry = &volume.geometry;
     let mut builder = MapBuilder::new();
     let mut doubts: BTreeMap<Doubt, Vec<u64>> = BTreeMap::new();
@@ -70,11 +70,23 @@ pub(super) fn build(volume: &Volume<'_>, log: &Log, detected: &Detected) -> Resu
         detected.state = State::Damaged;
     }
     check_total(volume, free_clusters.saturating_mul(geometry.cluster_ratio), &mut survey)?;
-    walk::unite(volume, log.is_empty(), &mut survey)?;
+    survey.usage = Some(usage(volume, free_clusters));
+    let mut swap = swapfile::find(volume, log, options, &survey);
+    let all_listed = walk::unite(volume, log.is_empty(), &mut swap, &mut survey)?;
+    swap.leave_out(volume, all_listed, &mut survey);
     if log.is_empty() && survey.detected.as_ref().is_some_and(|detected| detected.state == State::Clean) {
         survey.zeros = unused::zeros(volume);
     }
     Ok(survey)
+}
+
+/// Returns what the group descriptors count.
+fn usage(volume: &Volume<'_>, free_clusters: u64) -> Usage {
+    let geometry = &volume.geometry;
+    // The last cluster may be cut short, and be free.
+    let free = free_clusters.saturating_mul(geometry.cluster_ratio).min(geometry.blocks);
+    let bytes = |blocks: u64| blocks.saturating_mul(geometry.block_size);
+    Usage { used: bytes(geometry.blocks.saturating_sub(free)), free: bytes(free) }
 }
 
 /// Compares the superblock's free count with the descriptors' sum. A journal that is not replayed explains any.

@@ -6,15 +6,17 @@
 //! use are kept whatever the bitmaps say.
 
 pub mod checksum;
+mod dirs;
 pub mod groups;
 pub mod inode;
 pub mod journal;
 pub mod map;
 pub mod superblock;
+mod swapfile;
 mod unused;
 pub mod walk;
 
-use super::{Detected, State, Survey, label::text, reader::SmallReader};
+use super::{Detected, Options, State, Survey, label::text, reader::SmallReader};
 use crate::{block::ReadAt, bytes::Fields, units::KIB};
 use groups::{Format, Groups};
 use superblock::{Geometry, Superblock, feature};
@@ -84,8 +86,8 @@ const fn state(sb: &Superblock) -> State {
 
 /// Finds the bytes of the ext file system in `region` that must be kept.
 #[must_use]
-pub fn survey(region: &dyn ReadAt, mut detected: Detected) -> Survey {
-    match try_survey(region, &detected) {
+pub fn survey(region: &dyn ReadAt, mut detected: Detected, options: &Options) -> Survey {
+    match try_survey(region, &detected, options) {
         Ok(survey) => survey,
         Err(whole) => {
             if whole.damaged {
@@ -113,7 +115,7 @@ impl Whole {
     }
 }
 
-fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole> {
+fn try_survey(region: &dyn ReadAt, detected: &Detected, options: &Options) -> Result<Survey, Whole> {
     let bytes = primary(region).ok_or_else(|| Whole::damaged("the superblock cannot be read"))?;
     let sb = Superblock::parse(&bytes).map_err(|error| match detect_by_backup(region) {
         Some((_, offset)) => {
@@ -131,7 +133,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole>
     let groups = Groups::read(region, &geometry, &format, flex_bg).map_err(Whole::damaged)?;
     let volume = Volume { region, sb: &sb, geometry, format, groups };
     let log = journal::read(&volume)?;
-    map::build(&volume, &log, detected)
+    map::build(&volume, &log, detected, options)
 }
 
 /// Refuses to trust the bitmaps of what no bitmap can be trusted of.

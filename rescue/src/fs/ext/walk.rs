@@ -6,6 +6,7 @@ use super::{
     Volume, Whole,
     groups::INODE_UNINIT,
     inode::{Error, Inode, Lister},
+    swapfile::SwapFiles,
 };
 use crate::{
     extent::{Extent, ExtentSet},
@@ -15,14 +16,21 @@ use crate::{
 /// Tree blocks read at most. Files in extents need few; old volumes full of indirect blocks would take longer to
 /// walk than to copy, and their bitmaps agree with every counter before the walk begins.
 const BUDGET: u64 = 1 << 16;
+/// The inode of bad blocks, which no directory names.
+const BAD_BLOCKS: u64 = 1;
 /// Runs missing from the bitmaps that are remembered before everything is kept.
 const MAX_MISSING: usize = 1 << 16;
 
-/// Adds what inodes use to the map of `survey`.
+/// Adds what inodes use to the map of `survey`, and shows `swap` what they use; tells whether all of them were listed.
 ///
 /// * `settled`: no journal is waiting, so that everything on disk must fit together; otherwise oddities are passed over.
-pub(super) fn unite(volume: &Volume<'_>, settled: bool, survey: &mut Survey) -> Result<(), Whole> {
-    let mut walk = Walk { lister: Lister::new(volume, BUDGET), missing: Vec::new(), unlisted: 0, settled };
+pub(super) fn unite(
+    volume: &Volume<'_>,
+    settled: bool,
+    swap: &mut SwapFiles,
+    survey: &mut Survey,
+) -> Result<bool, Whole> {
+    let mut walk = Walk { swap, lister: Lister::new(volume, BUDGET), missing: Vec::new(), unlisted: 0, settled };
     let mut tables = SmallReader::new(volume.region);
     for (group, desc) in (0u64..).zip(&volume.groups.descriptors) {
         if !desc.intact || desc.flags & INODE_UNINIT != 0 {
@@ -34,16 +42,17 @@ pub(super) fn unite(volume: &Volume<'_>, settled: bool, survey: &mut Survey) -> 
             let offset = table.saturating_add(index.saturating_mul(volume.geometry.inode_size));
             // An unreadable table is the job's to report: its bytes are in the map, their meaning is unknown to all.
             let Ok(bytes) = tables.read(offset, 128) else { continue };
-            if bytes.get(26..28).is_none_or(|links| links == [0, 0]) {
+            let number = group.saturating_mul(volume.geometry.inodes_per_group).saturating_add(index).saturating_add(1);
+            if number != BAD_BLOCKS && bytes.get(26..28).is_none_or(|links| links == [0, 0]) {
                 continue;
             }
-            let number = group.saturating_mul(volume.geometry.inodes_per_group).saturating_add(index).saturating_add(1);
             let inode = Inode::parse(bytes, volume.wide()).map_err(Whole::damaged)?;
             walk.inode(volume, number, &inode, &survey.allocated)?;
         }
     }
+    let all_listed = walk.unlisted == 0;
     walk.finish(survey);
-    Ok(())
+    Ok(all_listed)
 }
 
 struct Walk<'v, 'a> {
@@ -51,15 +60,19 @@ struct Walk<'v, 'a> {
     missing: Vec<Extent>,
     unlisted: u64,
     settled: bool,
+    swap: &'v mut SwapFiles,
 }
 
 impl Walk<'_, '_> {
     fn inode(&mut self, volume: &Volume<'_>, number: u64, inode: &Inode, map: &ExtentSet) -> Result<(), Whole> {
-        let missing = &mut self.missing;
+        let (missing, swap) = (&mut self.missing, &mut *self.swap);
         let listed = self.lister.list(inode, &mut |run| {
             let extent = volume.geometry.bytes(run.start, run.start.saturating_add(run.len));
             if missing.len() < MAX_MISSING && !map.covers(extent) {
                 missing.push(extent);
+            }
+            if !swap.is_empty() {
+                swap.claimed(number, extent);
             }
         });
         if self.missing.len() >= MAX_MISSING {
