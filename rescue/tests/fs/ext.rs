@@ -230,8 +230,19 @@ fn edit(image: &str, commands: &[&str]) -> Vec<u8> {
 #[test]
 fn what_is_not_understood_is_kept_whole_and_said() {
     for (name, options, commands, says) in [
-        ("errors", "-t ext4", vec!["ssv state 2"], "errors"),
-        ("not unmounted, no journal", "-t ext2", vec!["ssv state 0"], "not unmounted"),
+        ("errors and orphans", "-t ext4", vec!["ssv state 2", "ssv last_orphan 12"], "errors"),
+        (
+            "errors and a broken file",
+            "-t ext2 -b 1024",
+            vec!["ssv state 3", "sif /etc/file1.dat block[0] 99999999"],
+            "is broken: blocks 99999999+1",
+        ),
+        (
+            "not unmounted and a broken descriptor",
+            "-t ext4 -b 1024 -O ^has_journal",
+            vec!["ssv state 0", "set_bg 1 checksum 1"],
+            "not unmounted",
+        ),
         (
             "unknown incompatible",
             "-t ext4",
@@ -321,6 +332,36 @@ fn a_file_that_the_bitmap_forgot_is_kept() {
         survey.widened
     );
     assert!(!survey.widened.is_empty());
+}
+
+#[test]
+fn files_vouch_for_the_bitmaps_where_nothing_else_does() {
+    for (name, options, state, says) in [
+        ("errors", "-t ext4 -b 1024", 3, State::Damaged),
+        ("errors, not unmounted", "-t ext2 -b 1024", 2, State::Damaged),
+        ("not unmounted", "-t ext2 -b 1024", 0, State::Dirty),
+        ("not unmounted, checksums", "-t ext4 -b 1024 -O ^has_journal", 0, State::Dirty),
+        ("not unmounted, lazy tables", "-t ext4 -b 1024 -O ^has_journal -E lazy_itable_init=1", 0, State::Dirty),
+    ]
+    .map(|(name, options, value, state)| (name, options, format!("ssv state {value}"), state))
+    {
+        let bench = Bench::new();
+        let (image, before) = make(&bench, options, 24 * MIB);
+        let clean = survey_bytes(&before);
+        let survey = survey_bytes(&edit(&image, &[&state]));
+        assert_eq!((&survey.allocated, &survey.widened), (&clean.allocated, &vec![]), "{name}");
+        assert!(survey.notes[0].contains("every file was compared"), "{name}: {:?}", survey.notes);
+        assert_eq!(survey.detected.unwrap().state, says, "{name}");
+        if options.contains("ext2") {
+            // The bitmap is as old as before the file was written.
+            let listed = run("debugfs", &["-R", "blocks /large", &image]);
+            let first: u64 = listed.split_whitespace().nth(40).unwrap().parse().unwrap();
+            let bytes = edit(&image, &[&format!("freeb {first} 20")]);
+            let survey = survey_bytes(&bytes);
+            assert!(clean.allocated.subtract(&survey.allocated).is_empty(), "{name}");
+            assert!(!survey.widened.is_empty(), "{name}");
+        }
+    }
 }
 
 #[test]

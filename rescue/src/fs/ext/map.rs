@@ -71,6 +71,9 @@ pub(super) fn build(volume: &Volume<'_>, log: &Log, detected: &Detected, options
     }
     check_total(volume, free_clusters.saturating_mul(geometry.cluster_ratio), &mut survey)?;
     survey.usage = Some(usage(volume, free_clusters));
+    if let Some(reason) = volume.suspect {
+        survey.notes.push(format!("{reason}; every file was compared with them"));
+    }
     let mut swap = swapfile::find(volume, log, options, &survey);
     let all_listed = walk::unite(volume, log.is_empty(), &mut swap, &mut survey)?;
     swap.leave_out(volume, all_listed, &mut survey);

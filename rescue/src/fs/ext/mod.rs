@@ -3,7 +3,8 @@
 //! The bitmaps say which blocks are in use; everything else here asks whether they can be believed. A group whose
 //! descriptor, bitmap and counters do not agree is kept whole, a file system whose structures are not all where
 //! they must be is kept whole, bitmaps waiting in the journal are united with those on disk, and blocks that inodes
-//! use are kept whatever the bitmaps say.
+//! use are kept whatever the bitmaps say. Where nothing vouches for the bitmaps, because there was neither an unmount
+//! nor a journal, the inodes must: every one of them is read, and one that is not sound keeps everything.
 
 pub mod checksum;
 mod dirs;
@@ -28,6 +29,8 @@ pub(super) struct Volume<'a> {
     geometry: Geometry,
     format: Format,
     groups: Groups,
+    /// Why the bitmaps may be old or wrong, where they may be.
+    suspect: Option<&'static str>,
 }
 
 /// Names the ext file system in `region`; one with a wrong checksum as damaged.
@@ -123,7 +126,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected, options: &Options) -> Re
         }
         None => Whole::damaged(format_args!("the superblock is broken ({error})")),
     })?;
-    check_features(&sb)?;
+    let suspect = check_features(&sb)?;
     let geometry = sb.geometry(region.len()).map_err(|error| match error {
         superblock::Error::Features { .. } => Whole::because(error),
         _ => Whole::damaged(error),
@@ -131,25 +134,28 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected, options: &Options) -> Re
     let format = Format::new(&sb, &geometry);
     let flex_bg = sb.has_incompat(feature::INCOMPAT_FLEX_BG);
     let groups = Groups::read(region, &geometry, &format, flex_bg).map_err(Whole::damaged)?;
-    let volume = Volume { region, sb: &sb, geometry, format, groups };
+    let volume = Volume { region, sb: &sb, geometry, format, groups, suspect };
     let log = journal::read(&volume)?;
     map::build(&volume, &log, detected, options)
 }
 
-/// Refuses to trust the bitmaps of what no bitmap can be trusted of.
-fn check_features(sb: &Superblock) -> Result<(), Whole> {
+/// Refuses to trust the bitmaps of what no bitmap can be trusted of; returns why those of others need the inodes' word.
+fn check_features(sb: &Superblock) -> Result<Option<&'static str>, Whole> {
     use feature::*;
     if sb.has_incompat(INCOMPAT_JOURNAL_DEV) {
         return Err(Whole::because("it is the journal of another file system"));
     }
-    if sb.s_state & 2 != 0 {
-        return Err(Whole::because("it says of itself that it has errors, so its bitmaps may be wrong"));
-    }
-    if sb.s_state & 1 == 0 {
-        return Err(Whole::because("it was not unmounted and has no journal, so its bitmaps may be old"));
+    let suspect = match sb.s_state & 3 {
+        1 => None,
+        0 => Some("it was not unmounted and has no journal, so its bitmaps may be old"),
+        _ => Some("it says of itself that it has errors, so its bitmaps may be wrong"),
+    };
+    let orphans = sb.s_last_orphan != 0 || sb.has_ro(RO_ORPHAN_PRESENT);
+    if let Some(reason) = suspect.filter(|_| orphans || sb.has_incompat(INCOMPAT_RECOVER)) {
+        return Err(Whole::because(reason));
     }
     if !sb.has_incompat(INCOMPAT_RECOVER) {
-        return Ok(());
+        return Ok(suspect);
     }
     if sb.has_compat(COMPAT_FAST_COMMIT) {
         return Err(Whole::because("its journal needs recovery and may hold fast commits, which are not read yet"));
@@ -160,7 +166,7 @@ fn check_features(sb: &Superblock) -> Result<(), Whole> {
     if sb.s_journal_inum == 0 {
         return Err(Whole::because("its journal needs recovery and is on another device"));
     }
-    Ok(())
+    Ok(None)
 }
 
 impl Volume<'_> {

@@ -41,15 +41,29 @@ pub mod feature {
     pub const RO_GDT_CSUM: u32 = 0x10;
     pub const RO_BIGALLOC: u32 = 0x200;
     pub const RO_METADATA_CSUM: u32 = 0x400;
+    pub const RO_ORPHAN_PRESENT: u32 = 0x10000;
     /// Journal, extended attributes, hashed directories and the like: nothing that moves where blocks are counted.
     /// Not in here: lazy_bg, the exclude bitmap and whatever is newer than orphan_file.
     pub const COMPAT_KNOWN: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x200 | 0x400 | 0x800 | 0x1000;
     /// Not in here: compression and dirdata, which no current kernel reads.
     pub const INCOMPAT_KNOWN: u32 =
         0x2 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000;
-    /// Not in here: snapshots, replica and shared blocks.
-    pub const RO_KNOWN: u32 =
-        0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200 | 0x400 | 0x1000 | 0x2000 | 0x8000 | 0x10000;
+    /// Not in here: snapshots and replica.
+    pub const RO_KNOWN: u32 = 0x1
+        | 0x2
+        | 0x4
+        | 0x8
+        | 0x10
+        | 0x20
+        | 0x40
+        | 0x100
+        | 0x200
+        | 0x400
+        | 0x1000
+        | 0x2000
+        | 0x4000
+        | 0x8000
+        | 0x10000;
 }
 use feature::*;
 
@@ -117,6 +131,7 @@ pub struct Superblock {
     pub s_reserved_gdt_blocks: u16,
     pub s_journal_inum: u32,
     pub s_journal_dev: u32,
+    pub s_last_orphan: u32,
     pub s_desc_size: u16,
     pub s_first_meta_bg: u32,
     pub s_flags: u32,
@@ -180,6 +195,7 @@ impl Superblock {
             s_reserved_gdt_blocks: f.u16(206)?,
             s_journal_inum: f.u32(224)?,
             s_journal_dev: f.u32(228)?,
+            s_last_orphan: f.u32(232)?,
             s_desc_size: f.u16(254)?,
             s_first_meta_bg: f.u32(260)?,
             s_flags: f.u32(352)?,

@@ -33,15 +33,24 @@ pub(super) fn unite(
     let mut walk = Walk { swap, lister: Lister::new(volume, BUDGET), missing: Vec::new(), unlisted: 0, settled };
     let mut tables = SmallReader::new(volume.region);
     for (group, desc) in (0u64..).zip(&volume.groups.descriptors) {
-        if !desc.intact || desc.flags & INODE_UNINIT != 0 {
+        let mut inodes = volume.geometry.inodes_per_group.saturating_sub(u64::from(desc.unused_inodes));
+        if let Some(reason) = volume.suspect {
+            // What the descriptors say of unused inodes is as old as the bitmaps.
+            inodes = volume.geometry.inodes_per_group;
+            if !desc.intact {
+                return Err(Whole::because(reason));
+            }
+        } else if !desc.intact || desc.flags & INODE_UNINIT != 0 {
             continue;
         }
-        let inodes = volume.geometry.inodes_per_group.saturating_sub(u64::from(desc.unused_inodes));
         let table = desc.inode_table.saturating_mul(volume.geometry.block_size);
         for index in 0..inodes {
             let offset = table.saturating_add(index.saturating_mul(volume.geometry.inode_size));
             // An unreadable table is the job's to report: its bytes are in the map, their meaning is unknown to all.
-            let Ok(bytes) = tables.read(offset, 128) else { continue };
+            let Ok(bytes) = tables.read(offset, 128) else {
+                walk.unlisted = walk.unlisted.saturating_add(1);
+                continue;
+            };
             let number = group.saturating_mul(volume.geometry.inodes_per_group).saturating_add(index).saturating_add(1);
             if number != BAD_BLOCKS && bytes.get(26..28).is_none_or(|links| links == [0, 0]) {
                 continue;
@@ -51,6 +60,9 @@ pub(super) fn unite(
         }
     }
     let all_listed = walk.unlisted == 0;
+    if let Some(reason) = volume.suspect.filter(|_| !all_listed) {
+        return Err(Whole::because(reason));
+    }
     walk.finish(survey);
     Ok(all_listed)
 }
