@@ -12,7 +12,7 @@ mod windows;
 
 use uuid::Uuid;
 
-use super::{Detected, State, ext, fat, ntfs, swap};
+use super::{Detected, State, btrfs, ext, fat, ntfs, swap};
 use crate::{block::ReadAt, bytes::Fields};
 
 /// Lists everything `region` has the signature of, containers (RAID, encryption, volume managers) first.
@@ -33,6 +33,9 @@ pub fn all(region: &dyn ReadAt) -> Vec<Detected> {
     if found.is_empty() {
         found.extend(ext::detect_by_backup(region).map(|(detected, _)| detected));
         found.extend(ntfs::detect_by_backup(region).map(|(detected, _)| detected));
+    }
+    if found.is_empty() {
+        found.extend(btrfs::detect_by_copy(region));
     }
     found
 }

@@ -3,6 +3,7 @@
 //! Nothing is mounted and nothing is written. An allocation map may keep too much, never too little: whatever is not
 //! understood widens the map, at the worst to the whole region, and says so in [`Survey::widened`].
 
+pub mod btrfs;
 pub mod detect;
 pub mod exfat;
 pub mod ext;
@@ -167,6 +168,7 @@ fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey 
         "vfat" => fat::survey(region, found),
         "ntfs" => ntfs::survey(region, found, options),
         "BitLocker" => Survey::whole(region.len(), Some(found), "kept whole: it is encrypted by BitLocker"),
+        "btrfs" => btrfs::survey(region, found),
         "swap" | "swsuspend" => swap::survey(region, found),
         "xfs" => xfs::survey(region, found),
         name => {

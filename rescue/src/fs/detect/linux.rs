@@ -29,16 +29,8 @@ fn xfs_log(probe: &Probe<'_>) -> Option<Detected> {
     found.then(|| Detected { uuid: uuid_at(&bytes, 304), ..named("xfs_external_log") })
 }
 
-/// Source: Linux kernel, include/uapi/linux/btrfs_tree.h, `struct btrfs_super_block` at 64 KiB; little endian.
 fn btrfs(probe: &Probe<'_>) -> Option<Detected> {
-    let bytes = probe.at(64 * KIB, 4096)?;
-    let f = Fields(&bytes);
-    f.has(64, b"_BHRfS_M").then(|| Detected {
-        label: bytes.get(299..555).and_then(text),
-        uuid: uuid_at(&bytes, 32),
-        block_size: f.u32(144).ok(),
-        ..named("btrfs")
-    })
+    crate::fs::btrfs::detect(probe.region)
 }
 
 /// Source: Linux kernel, include/linux/f2fs_fs.h; two superblocks, 4 KiB apart.

@@ -1,0 +1,184 @@
+//! The trees' word against the extent tree's: a block that a tree has and an extent that a file has is kept,
+//! whatever the extent tree says. And the trees of the last commits, as far as they are still there.
+//!
+//! ```text
+//! file extent:  20 kind (0: in the item, 1: written, 2: preallocated)    21 logical address    29 length on disk
+//! ```
+//!
+//! Source: Linux kernel, include/uapi/linux/btrfs_tree.h, `struct btrfs_file_extent_item`.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::collections::HashSet;
+
+use super::{
+    Report, Volume,
+    roots::{Roots, Tree, object},
+    tree::{self, Error, Key, Pointer, Visitor, kind},
+};
+use crate::{
+    bytes::{Fields, Truncated},
+    extent::{Extent, ExtentSet},
+};
+
+/// Blocks above the leaves that are read at most, of all trees: those of 100 GiB of metadata.
+const MAX_INNER: u64 = 1 << 16;
+/// Bytes of leaves with file extents that are read at most; of more files the extent tree alone tells.
+const MAX_LEAVES: u64 = 128 << 20;
+/// Runs missing from the extent tree that are remembered before all chunks are kept whole.
+const MAX_MISSING: usize = 1 << 16;
+/// Blocks of older generations that are read at most.
+const MAX_OLD: usize = 1 << 12;
+
+/// Returns the logical bytes of a file extent; none where it has none of its own.
+///
+/// # Errors
+/// [`Truncated`].
+pub fn file_extent(data: &[u8]) -> Result<Option<Extent>, Truncated> {
+    let f = Fields(data);
+    if f.u8(20)? == 0 {
+        return Ok(None);
+    }
+    let (start, len) = (f.u64(21)?, f.u64(29)?);
+    Ok((start != 0).then(|| Extent::new(start, start.saturating_add(len))))
+}
+
+/// Returns what trees and files use and `map` has not, in logical bytes.
+pub(super) fn missing(volume: &Volume<'_>, roots: &Roots, map: &ExtentSet, report: &mut Report) -> Vec<Extent> {
+    let mut proof = Proof {
+        map,
+        nodesize: volume.sb.nodesize,
+        files: false,
+        inner: 0,
+        leaves: 0,
+        missing: Vec::new(),
+        seen: HashSet::new(),
+        lost: 0,
+        error: None,
+        unread: roots.left_out,
+    };
+    let root = Tree { object: object::ROOT_TREE, root: volume.sb.root, removed: false };
+    let chunk = Tree { object: object::CHUNK_TREE, root: volume.sb.chunk_root, removed: false };
+    for tree in [&root, &chunk].into_iter().chain(&roots.trees) {
+        // A tree that is being removed has lost blocks that were used anew.
+        if !tree.removed && tree.object != object::TREE_RELOC {
+            proof.files = tree.has_files();
+            tree::walk(volume, &tree.pointer(), &mut proof);
+        }
+    }
+    if let Some(error) = proof.error {
+        report.damaged = true;
+        report.notes.push(format!("{} tree blocks cannot be read or are broken, the first: {error}", proof.lost));
+    }
+    if proof.unread > 0 {
+        report.notes.push(format!("{} leaves of file trees were taken from the extent tree alone", proof.unread));
+    }
+    if proof.missing.len() >= MAX_MISSING {
+        report.coarse = Some("files use many extents that the extent tree calls free".to_owned());
+    }
+    proof.missing
+}
+
+struct Proof<'m> {
+    map: &'m ExtentSet,
+    nodesize: u32,
+    /// Whether the leaves of this tree have file extents.
+    files: bool,
+    inner: u64,
+    leaves: u64,
+    missing: Vec<Extent>,
+    seen: HashSet<u64>,
+    lost: u64,
+    error: Option<Error>,
+    unread: u64,
+}
+
+impl Proof<'_> {
+    fn used(&mut self, extent: Extent) {
+        if !self.map.covers(extent) && self.missing.len() < MAX_MISSING {
+            self.missing.push(extent);
+        }
+    }
+}
+
+impl Visitor for Proof<'_> {
+    fn enter(&mut self, block: &Pointer) -> bool {
+        self.used(block.extent(self.nodesize));
+        let leaf = block.level == 0;
+        if leaf && !self.files {
+            return false;
+        }
+        let within = if leaf {
+            self.leaves.saturating_mul(self.nodesize.into()) < MAX_LEAVES
+        } else {
+            self.inner < MAX_INNER
+        };
+        if self.seen.contains(&block.logical) {
+            return false;
+        }
+        if !within {
+            self.unread = self.unread.saturating_add(1);
+            return false;
+        }
+        let count = if leaf { &mut self.leaves } else { &mut self.inner };
+        *count = count.saturating_add(1);
+        self.seen.insert(block.logical)
+    }
+
+    fn item(&mut self, key: &Key, data: &[u8]) {
+        if key.kind != kind::EXTENT_DATA || !self.files {
+            return;
+        }
+        if let Ok(Some(extent)) = file_extent(data) {
+            self.used(extent);
+        }
+    }
+
+    fn lost(&mut self, _block: &Pointer, error: Error) {
+        self.lost = self.lost.saturating_add(1);
+        self.error.get_or_insert(error);
+    }
+}
+
+/// Returns the logical bytes of tree blocks of the last generations that the superblock still names, and that were
+/// not written over: with them a file system is repaired whose last commit went wrong.
+pub(super) fn older(volume: &Volume<'_>, map: &ExtentSet) -> Vec<Extent> {
+    let mut old = Old { map, nodesize: volume.sb.nodesize, kept: HashSet::new(), tried: 0, todo: Vec::new() };
+    for root in volume.sb.backups.iter().flat_map(|backup| &backup.roots) {
+        old.todo.push(Pointer::to_root(root, None));
+    }
+    while let Some(root) = old.todo.pop() {
+        tree::walk(volume, &root, &mut old);
+    }
+    let extent = |logical: u64| Extent::new(logical, logical.saturating_add(volume.sb.nodesize.into()));
+    old.kept.into_iter().map(extent).collect()
+}
+
+struct Old<'m> {
+    map: &'m ExtentSet,
+    nodesize: u32,
+    kept: HashSet<u64>,
+    tried: usize,
+    todo: Vec<Pointer>,
+}
+
+impl Visitor for Old<'_> {
+    /// Below a block that is still in use there is nothing that is not.
+    fn enter(&mut self, block: &Pointer) -> bool {
+        if self.tried >= MAX_OLD || self.map.covers(block.extent(self.nodesize)) || !self.kept.insert(block.logical) {
+            return false;
+        }
+        self.tried = self.tried.saturating_add(1);
+        true
+    }
+
+    fn item(&mut self, key: &Key, data: &[u8]) {
+        if key.kind == kind::ROOT_ITEM && self.todo.len() < MAX_OLD {
+            self.todo.extend(Tree::parse(key, data).map(|tree| Pointer::to_root(&tree.root, None)));
+        }
+    }
+
+    fn lost(&mut self, block: &Pointer, _error: Error) {
+        self.kept.remove(&block.logical);
+    }
+}
