@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod btrfs;
 mod damage;
 mod detect;
 mod exfat;

@@ -10,7 +10,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::{
-    Report, Volume,
+    Report, Volume, Whole,
     roots::{Roots, object},
     tree::{self, Error, Key, Pointer, Visitor, kind},
 };
@@ -49,19 +49,34 @@ impl Visitor for Devices {
 /// Returns the bytes of this device that are allocated, by the chunks and by the device tree as far as it is here.
 ///
 /// * `chunks`: what the chunks say.
-pub(super) fn allocated(volume: &Volume<'_>, roots: &Roots, chunks: ExtentSet, report: &mut Report) -> ExtentSet {
-    let said = volume.sb.dev_bytes_used;
-    if said != chunks.total() {
-        report.damaged = true;
-        report.notes.push(format!(
-            "the superblock counts {} in chunks on this device, there are {}",
-            Bytes(said),
-            Bytes(chunks.total())
-        ));
+///
+/// # Errors
+/// When the superblock counts more than both know of. Old kernels left its counter behind: where chunks and device
+/// tree agree, they are believed.
+pub(super) fn allocated(
+    volume: &Volume<'_>,
+    roots: &Roots,
+    chunks: ExtentSet,
+    report: &mut Report,
+) -> Result<ExtentSet, Whole> {
+    let (all, agreed) = united(volume, roots, chunks, report);
+    let (said, known) = (volume.sb.dev_bytes_used, all.total());
+    if said == known {
+        return Ok(all);
     }
-    let Some(tree) = roots.tree(object::DEV_TREE) else { return chunks };
-    let mut found =
-        Devices { devid: volume.sb.devid, extents: MapBuilder::new(), replaces: false, error: None };
+    let sentence =
+        format!("the superblock counts {} in chunks on this device, the trees {}", Bytes(said), Bytes(known));
+    if said > known && !agreed {
+        return Err(Whole::damaged(sentence));
+    }
+    report.notes.push(sentence);
+    Ok(all)
+}
+
+/// Returns what is in chunks or in the device tree, and whether both were read and say the same.
+fn united(volume: &Volume<'_>, roots: &Roots, chunks: ExtentSet, report: &mut Report) -> (ExtentSet, bool) {
+    let Some(tree) = roots.tree(object::DEV_TREE) else { return (chunks, false) };
+    let mut found = Devices { devid: volume.sb.devid, extents: MapBuilder::new(), replaces: false, error: None };
     tree::walk(volume, &tree.pointer(), &mut found);
     if found.replaces {
         report.notes.push("the replacement of a device was interrupted".to_owned());
@@ -69,15 +84,15 @@ pub(super) fn allocated(volume: &Volume<'_>, roots: &Roots, chunks: ExtentSet, r
     let (extents, _) = found.extents.finish();
     let more = extents.subtract(&chunks);
     match found.error {
-        None if extents == chunks => return chunks,
-        None => {}
+        None if extents == chunks => return (chunks, true),
+        None => report.notes.push("the device tree and the chunk tree disagree".to_owned()),
         // On a device of several it may be elsewhere.
-        Some(Error::Elsewhere(_)) if more.is_empty() => return chunks,
+        Some(Error::Elsewhere(_)) if more.is_empty() => return (chunks, false),
         Some(error) => report.notes.push(format!("the device tree is broken: {error}")),
     }
     report.damaged = true;
     if !more.is_empty() {
         report.widened.push(format!("{} that only the device tree calls allocated are kept", Bytes(more.total())));
     }
-    extents.union(&chunks)
+    (extents.union(&chunks), false)
 }

@@ -25,7 +25,8 @@ const MAX_PIECES: usize = 1 << 20;
 /// # Errors
 /// Says why they are not all known.
 pub(super) fn pieces(volume: &Volume<'_>, root: &Root) -> Result<Vec<Extent>, String> {
-    let mut log = Log { nodesize: volume.sb.nodesize, pieces: Vec::new(), seen: HashSet::new(), logs: Vec::new(), error: None };
+    let mut log =
+        Log { nodesize: volume.sb.nodesize, pieces: Vec::new(), seen: HashSet::new(), logs: Vec::new(), error: None };
     tree::walk(volume, &Pointer::to_root(root, Some(object::TREE_LOG)), &mut log);
     for tree in std::mem::take(&mut log.logs) {
         tree::walk(volume, &Pointer::to_root(&tree.root, Some(object::TREE_LOG)), &mut log);

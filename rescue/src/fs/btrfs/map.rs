@@ -53,15 +53,8 @@ pub(super) fn build(volume: &Volume<'_>, mut report: Report, detected: &Detected
         return Err(Whole::damaged("the chunks are on a device with another UUID"));
     }
     let chunks = volume.chunks.on_device(sb.devid, sb.dev_total_bytes).map_err(Whole::damaged)?;
-    if chunks.total() < sb.dev_bytes_used {
-        return Err(Whole::damaged(format_args!(
-            "{} of it are in chunks, but the chunk tree knows of {}",
-            Bytes(sb.dev_bytes_used),
-            Bytes(chunks.total())
-        )));
-    }
     let roots = Roots::read(volume);
-    let allocated = devices::allocated(volume, &roots, chunks, &mut report);
+    let allocated = devices::allocated(volume, &roots, chunks, &mut report)?;
     if roots.balance {
         report.notes.push("a balance was interrupted, and is continued when it is mounted".to_owned());
     }
@@ -158,7 +151,8 @@ fn used(volume: &Volume<'_>, roots: &Roots, report: &mut Report) -> Result<Used,
 
     let mut logical = runs;
     if !doubts.is_empty() {
-        logical = logical.union(&doubts.keys().filter_map(|start| volume.chunks.holding(*start)).map(|c| c.logical).collect());
+        logical = logical
+            .union(&doubts.keys().filter_map(|start| volume.chunks.holding(*start)).map(|c| c.logical).collect());
     }
     if let Some(root) = &sb.log_root {
         let log = log::pieces(volume, root).map_err(|error| format!("the log tree cannot be read: {error}"))?;

@@ -75,9 +75,7 @@ impl Volume<'_> {
     fn copy(&self, pointer: &Pointer, place: Extent) -> Result<Vec<u8>, tree::Error> {
         let (logical, offset) = (pointer.logical, place.start);
         let mut bytes = vec![0; self.sb.node_len()];
-        self.region
-            .read_exact_at(&mut bytes, offset)
-            .map_err(|_| tree::Error::Unreadable { logical, offset })?;
+        self.region.read_exact_at(&mut bytes, offset).map_err(|_| tree::Error::Unreadable { logical, offset })?;
         if !self.sb.checksum.fits(&bytes) {
             return Err(tree::Error::Checksum { logical, offset });
         }

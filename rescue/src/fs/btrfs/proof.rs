@@ -108,11 +108,8 @@ impl Visitor for Proof<'_> {
         if leaf && !self.files {
             return false;
         }
-        let within = if leaf {
-            self.leaves.saturating_mul(self.nodesize.into()) < MAX_LEAVES
-        } else {
-            self.inner < MAX_INNER
-        };
+        let within =
+            if leaf { self.leaves.saturating_mul(self.nodesize.into()) < MAX_LEAVES } else { self.inner < MAX_INNER };
         if self.seen.contains(&block.logical) {
             return false;
         }
