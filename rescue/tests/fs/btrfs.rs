@@ -51,6 +51,7 @@ fn every_pair_of_profiles_keeps_every_mirror() {
             "-m single -d dup",
             "--mixed -m single -d single",
             "--mixed -m dup -d dup -n 4096",
+            "-m raid0 -d raid0",
         ],
     );
 }
@@ -82,6 +83,18 @@ fn features_that_change_trees_keep_every_file() {
             "-O raid1c34,raid56",
         ],
     );
+}
+
+#[test]
+fn a_changed_uuid_changes_no_map() {
+    for change in ["-m", "-u"] {
+        let bench = Bench::new();
+        let image = make(&bench, "", 128 * MIB);
+        let before = survey_file(&image).detected.unwrap().uuid;
+        run("btrfstune", &["-f", change, &image]);
+        let survey = check_image(&bench, change, &image);
+        assert_ne!(survey.detected.unwrap().uuid, before);
+    }
 }
 
 #[test]
@@ -164,11 +177,23 @@ fn superblocks_that_disagree_are_said() {
     let before = fs::read(&image).unwrap();
     let file = File::options().write(true).open(&image).unwrap();
 
-    file.write_all_at(&[0; 4096], 65536).unwrap();
+    file.write_all_at(&[0; 512], 65536).unwrap();
     let survey = survey_file(&image);
     let found = survey.detected.unwrap();
     assert_eq!((found.label.as_deref(), found.state), (Some("some label"), State::Damaged));
-    assert!(survey.widened[0].contains("copy at byte 0x4000000 was taken"), "{:?}", survey.widened);
+    assert!(survey.widened[0].contains("(there is none); there is a copy at byte 0x4000000"), "{:?}", survey.widened);
+    assert_eq!(survey.allocated.total(), 128 * MIB);
+
+    file.write_all_at(&before[65536..65536 + 512], 65536).unwrap();
+    file.write_all_at(b"broken", 65536 + 1000).unwrap();
+    let survey = survey_file(&image);
+    let found = survey.detected.unwrap();
+    assert_eq!((found.label.as_deref(), found.state), (Some("some label"), State::Damaged));
+    assert!(
+        survey.widened[0].contains("(its checksum is wrong); there is a copy at byte 0x4000000"),
+        "{:?}",
+        survey.widened
+    );
     assert!(clean.subtract(&survey.allocated).is_empty());
     assert!(survey.allocated.total() < 128 * MIB);
 

@@ -28,7 +28,7 @@ pub fn tool(name: &str) -> PathBuf {
         "mkfs.xfs" | "xfs_db" | "xfs_repair" | "xfs_io" => "xfsprogs",
         "grub-fstest" => "grub-common",
         "mount" | "umount" | "losetup" => "mount",
-        "mkfs.btrfs" | "btrfs" => "btrfs-progs",
+        "mkfs.btrfs" | "btrfs" | "btrfstune" => "btrfs-progs",
         "mkfs.ntfs" | "mkntfs" | "ntfs-3g" | "ntfscp" | "ntfsls" | "ntfscat" => "ntfs-3g",
         "ntfsclone" | "ntfsfix" | "ntfsresize" | "ntfsinfo" => "ntfs-3g",
         "mkfs.exfat" | "fsck.exfat" | "dump.exfat" => "exfatprogs",

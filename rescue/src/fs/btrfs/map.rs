@@ -185,9 +185,10 @@ fn widen(logical: ExtentSet, more: Vec<Extent>, who: &str, report: &mut Report) 
 /// Finds the chunks whose extents cannot be believed, and says so.
 fn doubts(volume: &Volume<'_>, roots: &Roots, extents: &Extents<'_>, report: &mut Report) -> BTreeMap<u64, Doubt> {
     let free = free_space(volume, roots, report);
+    let lost = ExtentSet::from_unsorted(extents.lost.clone());
     let mut doubts = BTreeMap::new();
     for chunk in volume.chunks.iter() {
-        if let Some(doubt) = doubt(chunk, extents, free.as_ref()) {
+        if let Some(doubt) = doubt(chunk, extents, &lost, free.as_ref()) {
             doubts.insert(chunk.logical.start, doubt);
         }
     }
@@ -217,9 +218,9 @@ fn free_space<'v>(volume: &'v Volume<'_>, roots: &Roots, report: &mut Report) ->
     Some(free)
 }
 
-fn doubt(chunk: &Chunk, extents: &Extents<'_>, free: Option<&FreeSpace<'_>>) -> Option<Doubt> {
+fn doubt(chunk: &Chunk, extents: &Extents<'_>, lost: &ExtentSet, free: Option<&FreeSpace<'_>>) -> Option<Doubt> {
     let (start, len) = (chunk.logical.start, chunk.logical.len());
-    if extents.lost.iter().any(|lost| lost.overlaps(chunk.logical)) {
+    if lost.within(chunk.logical).next().is_some() {
         return Some(Doubt::Unread);
     }
     if extents.contradictions.contains(&start) {

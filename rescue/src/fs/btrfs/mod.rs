@@ -187,15 +187,18 @@ fn choose(copies: &[Copy], report: &mut Report) -> Result<Superblock, Whole> {
     let sb = match &first.found {
         Ok(sb) => sb,
         Err(error) => {
+            let broken = format!("the superblock at byte {:#x} is broken ({error})", first.offset);
+            let Some((offset, newest)) = good().max_by_key(|(_, sb)| sb.generation) else {
+                return Err(Whole::damaged(broken));
+            };
+            let sentence = format!("{broken}; there is a copy at byte {offset:#x}");
+            if matches!(error, superblock::Error::Magic | superblock::Error::Unreadable) {
+                // Copies outlive their file system: something else may be here that nobody recognised.
+                return Err(Whole::damaged(sentence));
+            }
             // Only the first superblock knows of a log tree: what was synced last may be in any chunk.
-            let (offset, newest) = good().max_by_key(|(_, sb)| sb.generation).ok_or_else(|| {
-                Whole::damaged(format_args!("the superblock at byte {:#x} is broken ({error})", first.offset))
-            })?;
             report.damaged = true;
-            report.coarse = Some(format!(
-                "the superblock at byte {:#x} is broken ({error}); the copy at byte {offset:#x} was taken",
-                first.offset
-            ));
+            report.coarse = Some(sentence);
             newest
         }
     };
