@@ -72,7 +72,7 @@ fn named(name: &str) -> Detected {
 }
 
 /// Returns the UUID in the 16 bytes at `offset`, where it is not all zero.
-fn uuid_at(bytes: &[u8], offset: usize) -> Option<String> {
+pub(super) fn uuid_at(bytes: &[u8], offset: usize) -> Option<String> {
     let raw: [u8; 16] = Fields(bytes).array(offset).ok()?;
     (raw != [0; 16]).then(|| Uuid::from_bytes(raw).to_string())
 }

@@ -8,14 +8,20 @@ pub mod detect;
 pub mod exfat;
 pub mod ext;
 pub mod fat;
+mod kept;
 mod label;
+pub mod luks;
+pub mod lvm;
 pub mod map;
 pub mod ntfs;
+pub mod mapped;
+pub mod md;
+mod nested;
 mod reader;
 pub mod swap;
 pub mod xfs;
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -148,16 +154,36 @@ pub fn detect(region: &dyn ReadAt) -> Option<Detected> {
 /// * `region`: the bytes of one partition, of a whole disk without a table, or of a volume in a container.
 #[must_use]
 pub fn survey(region: &dyn ReadAt, options: &Options) -> Survey {
-    let mut found = detect::all(region).into_iter();
-    let Some(first) = found.next() else {
+    survey_in(region, options, &nested::Depth::start(&Cell::new(0)))
+}
+
+/// Surveys a region that may be a volume in a container.
+fn survey_in(region: &dyn ReadAt, options: &Options, depth: &nested::Depth<'_>) -> Survey {
+    let mut found = detect::all(region);
+    if found.len() > 1 {
+        let Some(owner) = nested::explains_all(region, &found).cloned() else {
+            return ambiguous(region, found);
+        };
+        found = vec![owner];
+    }
+    let Some(only) = found.pop() else {
         return Survey::whole(region.len(), None, "kept whole: nothing was recognised in it");
     };
-    let others = found.map(|other| other.name).collect::<Vec<_>>();
-    if !others.is_empty() {
-        let reason = format!("kept whole: it looks like {} and also like {}", first.name, others.join(", "));
-        return Survey::whole(region.len(), Some(first), reason);
+    match only.name.as_str() {
+        "LVM2_member" => lvm::survey(region, only, options, depth),
+        "linux_raid_member" => md::survey(region, only, options, depth),
+        _ => survey_as(only, region, options),
     }
-    survey_as(first, region, options)
+}
+
+/// Keeps a region whole that several formats claim.
+fn ambiguous(region: &dyn ReadAt, found: Vec<Detected>) -> Survey {
+    let mut found = found.into_iter();
+    let first = found.next();
+    let others = found.map(|other| other.name).collect::<Vec<_>>().join(", ");
+    let name = first.as_ref().map_or("nothing", |first| first.name.as_str());
+    let reason = format!("kept whole: it looks like {name} and also like {others}");
+    Survey::whole(region.len(), first, reason)
 }
 
 /// Surveys what is known to be `found`.
@@ -171,8 +197,9 @@ fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey 
         "btrfs" => btrfs::survey(region, found),
         "swap" | "swsuspend" => swap::survey(region, found),
         "xfs" => xfs::survey(region, found),
+        "crypto_LUKS" => luks::survey(region, found),
         name => {
-            let reason = format!("kept whole: {name} is not read yet");
+            let reason = kept::reason(name);
             Survey::whole(region.len(), Some(found), reason)
         }
     }

@@ -15,6 +15,7 @@ mod fat;
 mod journal;
 mod ntfs;
 mod swapfile;
+mod lvm;
 mod tools;
 mod xfs;
 mod xfs_damage;

@@ -2,89 +2,19 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use uuid::Uuid;
-
-use super::{Detected, Probe, named, uuid_at};
-use crate::{bytes::Fields, fs::label::text, units::KIB};
+use super::{Detected, Probe, named};
+use crate::{
+    bytes::Fields,
+    fs::{label::text, luks, lvm, md},
+};
 
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
+    let readers = [luks::detect, lvm::detect, md::detect];
     let formats =
-        [luks, lvm2, md, md_old, isw, ddf, nvidia, lsi, promise, highpoint, adaptec, silicon, via, jmicron, drbd];
-    formats.iter().filter_map(|format| format(probe)).collect()
-}
-
-/// Source: LUKS1 and LUKS2 on-disk format specifications; big endian. LUKS2 repeats its header further behind.
-fn luks(probe: &Probe<'_>) -> Option<Detected> {
-    let first = probe.at(0, 512).filter(|bytes| Fields(bytes).has(0, b"LUKS\xba\xbe"));
-    let bytes = first.or_else(|| {
-        (14..=22u32).filter_map(|shift| probe.at(1 << shift, 512)).find(|bytes| Fields(bytes).has(0, b"SKUL\xba\xbe"))
-    })?;
-    let version = Fields(&bytes).u16_be(6).ok()?;
-    Some(Detected {
-        version: Some(version.to_string()),
-        label: (version == 2).then(|| bytes.get(24..72).and_then(text)).flatten(),
-        uuid: bytes.get(168..208).and_then(text),
-        ..named("crypto_LUKS")
-    })
-}
-
-/// Source: LVM2, lib/format_text/layout.h: a label in one of the first four sectors.
-fn lvm2(probe: &Probe<'_>) -> Option<Detected> {
-    (0..4u64).find_map(|sector| {
-        let bytes = probe.at(sector.saturating_mul(512), 512)?;
-        let f = Fields(&bytes);
-        if !f.has(0, b"LABELONE") || !f.has(24, b"LVM2 001") {
-            return None;
-        }
-        let raw = String::from_utf8_lossy(f.slice(32, 32).ok()?).into_owned();
-        let mut uuid = String::new();
-        for (index, c) in raw.chars().enumerate() {
-            if [6, 10, 14, 18, 22, 26].contains(&index) {
-                uuid.push('-');
-            }
-            uuid.push(c);
-        }
-        Some(Detected { version: text(f.slice(24, 8).ok()?), uuid: Some(uuid), ..named("LVM2_member") })
-    })
-}
-
-/// Linux software RAID, superblocks of version 1. Source: Linux kernel, include/uapi/linux/raid/md_p.h.
-fn md(probe: &Probe<'_>) -> Option<Detected> {
-    let from_end = (probe.len() / 512).checked_sub(16).map(|sector| (sector & !7).saturating_mul(512));
-    let places = [from_end, Some(0), Some(4096)];
-    places.into_iter().enumerate().find_map(|(minor, place)| {
-        let bytes = probe.at(place?, 256)?;
-        let f = Fields(&bytes);
-        let own_place = f.u64(144).ok()?.checked_mul(512)? == place?;
-        (f.u32(0).ok()? == 0xa92b_4efc && f.u32(4).ok()? == 1 && own_place).then(|| Detected {
-            version: Some(format!("1.{minor}")),
-            label: bytes.get(32..64).and_then(text),
-            uuid: uuid_at(&bytes, 16),
-            ..named("linux_raid_member")
-        })
-    })
-}
-
-/// Linux software RAID, superblocks of version 0.90, in the byte order of the machine that made them.
-fn md_old(probe: &Probe<'_>) -> Option<Detected> {
-    let place = (probe.len() / (64 * KIB)).checked_sub(1)?.checked_mul(64 * KIB)?;
-    let bytes = probe.at(place, 256)?;
-    let f = Fields(&bytes);
-    let (little, big) = (f.u32(0).ok()? == 0xa92b_4efc, f.u32_be(0).ok()? == 0xa92b_4efc);
-    let word = |at| if little { f.u32(at) } else { f.u32_be(at) };
-    if !(little || big) || word(4).ok()? != 0 {
-        return None;
-    }
-    let mut raw = Vec::new();
-    for at in [20, 52, 56, 60] {
-        raw.extend(word(at).ok()?.to_be_bytes());
-    }
-    Some(Detected {
-        version: Some(format!("{}.{}.{}", word(4).ok()?, word(8).ok()?, word(12).ok()?)),
-        uuid: Uuid::from_slice(&raw).ok().map(|uuid| uuid.to_string()),
-        ..named("linux_raid_member")
-    })
+        [isw, ddf, nvidia, lsi, promise, highpoint, adaptec, silicon, via, jmicron, drbd];
+    let read = readers.iter().filter_map(|detect| detect(probe.region));
+    read.chain(formats.iter().filter_map(|format| format(probe))).collect()
 }
 
 /// Intel firmware RAID.
