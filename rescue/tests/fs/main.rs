@@ -16,6 +16,7 @@ mod journal;
 mod ntfs;
 mod swapfile;
 mod lvm;
+mod md;
 mod tools;
 mod xfs;
 mod xfs_damage;

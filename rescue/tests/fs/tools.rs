@@ -35,6 +35,8 @@ pub fn tool(name: &str) -> PathBuf {
         "tsk_recover" => "sleuthkit",
         "cp" => "coreutils",
         "blkid" | "mkswap" => "util-linux",
+        "mdadm" => "mdadm",
+        "cryptsetup" => "cryptsetup-bin",
         other => panic!("no package is known for {other}"),
     };
     let found = places.map(|place| place.join(name)).find(|path| path.exists());

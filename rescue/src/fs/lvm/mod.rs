@@ -239,5 +239,3 @@ impl Open {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -140,5 +140,3 @@ pub(super) fn survey(region: &dyn ReadAt, detected: Detected, options: &Options,
     gathered.finish()
 }
 
-#[cfg(test)]
-mod tests;
