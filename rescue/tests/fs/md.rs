@@ -169,6 +169,7 @@ fn members_of_mirrors_are_looked_into() {
         let mut disk = disk(&member, &volume);
         if member.bitmap != 0 {
             disk[8192..8200].copy_from_slice(b"bitm\x04\0\0\0");
+            disk[8200..8216].fill(0x11);
         }
         if version != "0.90 big" {
             let said = examine(&bench, &disk);
@@ -180,6 +181,9 @@ fn members_of_mirrors_are_looked_into() {
             has("Raid Level", "raid1");
             has("State", "clean");
             has("Checksum", "correct");
+            if member.bitmap != 0 {
+                has("Internal Bitmap", "8 sectors from superblock");
+            }
             if version != "0.90" {
                 if version != "1.0" {
                     has("Data Offset", &format!("{} sectors", member.data.start / 512));
