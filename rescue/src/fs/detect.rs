@@ -7,8 +7,11 @@
 
 mod containers;
 mod linux;
+mod odd;
+mod optical;
 mod simple;
 mod windows;
+mod zfs;
 
 use uuid::Uuid;
 
@@ -23,6 +26,8 @@ pub fn all(region: &dyn ReadAt) -> Vec<Detected> {
     found.extend(linux::all(&probe));
     found.extend(windows::all(&probe));
     found.extend(simple::all(&probe));
+    found.extend(zfs::detect(&probe));
+    found.extend(optical::detect(&probe));
     found.extend(ext::detect(region));
     found.extend(swap::detect(region));
     // The boot sectors of NTFS, exFAT, ReFS and BitLocker resemble that of FAT; theirs are told apart by name.
@@ -36,6 +41,9 @@ pub fn all(region: &dyn ReadAt) -> Vec<Detected> {
     }
     if found.is_empty() {
         found.extend(btrfs::detect_by_copy(region));
+    }
+    if found.is_empty() {
+        found.extend(odd::minix(&probe));
     }
     found
 }

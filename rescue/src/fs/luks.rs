@@ -54,12 +54,9 @@ fn places() -> impl Iterator<Item = u64> {
     (14..=22u32).map(|shift| 1u64 << shift)
 }
 
-/// Finds the second header of LUKS2, which says itself where it is.
+/// Finds the second header of LUKS2, whatever it says of its own place.
 fn second(region: &dyn ReadAt) -> Option<(u64, Header)> {
-    places().find_map(|place| {
-        let header = header(region, place, SECOND)?;
-        header.second.filter(|(own, ..)| *own == place).map(|_| (place, header))
-    })
+    places().find_map(|place| Some((place, header(region, place, SECOND)?)))
 }
 
 /// Names the encrypted volume in `region`.
@@ -160,10 +157,9 @@ mod tests {
         write(&mut disk, 0, FIRST, 1);
         let (survey, found) = look(&disk).unwrap();
         assert_eq!((found.version.as_deref(), found.label, survey.notes.len()), (Some("1"), None, 0));
-        // A second header in the wrong place is none.
         disk[..8].fill(0);
         disk.copy_within(16384..16384 + 512, 32768);
         disk[16384..16384 + 512].fill(0);
-        assert!(look(&disk).is_none());
+        assert!(look(&disk).is_some(), "in another place than it says");
     }
 }

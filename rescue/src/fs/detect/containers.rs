@@ -33,7 +33,11 @@ fn ddf(probe: &Probe<'_>) -> Option<Detected> {
         let bytes = probe.before_end(*back, 512)?;
         let f = Fields(&bytes);
         let found = f.has(0, b"\xde\x11\xde\x11") || f.has(0, b"\x11\xde\x11\xde");
-        found.then(|| Detected { version: f.slice(32, 8).ok().and_then(text), ..named("ddf_raid_member") })
+        found.then(|| Detected {
+            version: f.slice(32, 8).ok().and_then(text),
+            uuid: f.slice(8, 24).ok().and_then(text),
+            ..named("ddf_raid_member")
+        })
     })
 }
 
@@ -65,7 +69,8 @@ fn highpoint(probe: &Probe<'_>) -> Option<Detected> {
 fn adaptec(probe: &Probe<'_>) -> Option<Detected> {
     let bytes = probe.before_end(512, 512)?;
     let f = Fields(&bytes);
-    (f.u32_be(0).ok()? == 0x9007_65c4).then(|| named("adaptec_raid_member"))
+    let found = f.u32_be(0).ok()? == 0x37fc_4d1e && f.has(256, b"DPTM");
+    (found || f.u32_be(0).ok()? == 0x9007_65c4).then(|| named("adaptec_raid_member"))
 }
 
 fn silicon(probe: &Probe<'_>) -> Option<Detected> {
@@ -92,8 +97,15 @@ fn jmicron(probe: &Probe<'_>) -> Option<Detected> {
     (sum <= 1).then(|| named("jmicron_raid_member"))
 }
 
+/// DRBD's metadata at the end of what it replicates.
 fn drbd(probe: &Probe<'_>) -> Option<Detected> {
     let bytes = probe.before_end(4096, 512)?;
-    let magic = Fields(&bytes).u32_be(60).ok()?;
-    matches!(magic, 0x8374_026b..=0x8374_026d).then(|| named("drbd"))
+    let f = Fields(&bytes);
+    let (version, at) = match f.u32_be(60).ok()? {
+        0x8374_026b | 0x8374_026c => ("v08", 40),
+        0x8374_026d => ("v09", 48),
+        _ => return None,
+    };
+    let uuid = f.u64_be(at).ok().filter(|uuid| *uuid != 0).map(|uuid| format!("{uuid:x}"));
+    Some(Detected { version: Some(version.to_owned()), uuid, ..named("drbd") })
 }

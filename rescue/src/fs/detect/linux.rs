@@ -1,4 +1,4 @@
-//! XFS, Btrfs, F2FS, NILFS2, ZFS, ISO 9660, UDF, HFS: formats whose magic number alone is not enough.
+//! XFS, Btrfs, F2FS, NILFS2, squashfs, HFS: formats whose magic number alone is not enough.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -11,7 +11,7 @@ use crate::{
 
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
-    [xfs, xfs_log, btrfs, f2fs, nilfs2, squashfs, zfs, udf, iso9660, hfs]
+    [xfs, xfs_log, btrfs, f2fs, nilfs2, squashfs, hfs]
         .iter()
         .filter_map(|format| format(probe))
         .collect()
@@ -70,61 +70,6 @@ fn squashfs(probe: &Probe<'_>) -> Option<Detected> {
         version: Some(format!("{major}.{minor}")),
         ..named(if major < 4 { "squashfs3" } else { "squashfs" })
     })
-}
-
-/// Four labels of 256 KiB, two at each end, each with a ring of uberblocks from its middle on.
-fn zfs(probe: &Probe<'_>) -> Option<Detected> {
-    let end = probe.len() & !(256 * KIB - 1);
-    let labels = [Some(0), Some(256 * KIB), end.checked_sub(512 * KIB), end.checked_sub(256 * KIB)];
-    let mut uberblocks = 0u32;
-    for label in labels.into_iter().flatten() {
-        let Some(ring) = probe.at(label.saturating_add(128 * KIB), 128 << 10) else { continue };
-        for uberblock in ring.chunks_exact(1024).map(Fields) {
-            let magic = 0x00ba_b10c;
-            uberblocks = uberblocks.saturating_add(u32::from(
-                uberblock.u64(0).is_ok_and(|found| found == magic || found.swap_bytes() == magic),
-            ));
-        }
-    }
-    // A few are left over on disks that were in a pool once.
-    (uberblocks >= 4).then(|| named("zfs_member"))
-}
-
-/// Source: ECMA-119, primary volume descriptor in sector 16.
-fn iso9660(probe: &Probe<'_>) -> Option<Detected> {
-    (16..32u64).find_map(|sector| {
-        let bytes = probe.at(sector.saturating_mul(2048), 2048)?;
-        let f = Fields(&bytes);
-        let primary = f.has(0, b"\x01CD001") || f.has(8, b"\x01CDROM");
-        primary.then(|| Detected {
-            label: bytes.get(40..72).and_then(text),
-            block_size: Some(2048),
-            ..named("iso9660")
-        })
-    })
-}
-
-/// Source: ECMA-167, volume recognition sequence from byte 32768 on.
-fn udf(probe: &Probe<'_>) -> Option<Detected> {
-    // Descriptors follow each other by sector, but by no less than 2048 bytes.
-    [2048u64, 4096].iter().find_map(|step| udf_sequence(probe, *step))
-}
-
-fn udf_sequence(probe: &Probe<'_>, step: u64) -> Option<Detected> {
-    let sectors = (0..64u64).map(|n| n.saturating_mul(step).saturating_add(32 * KIB));
-    let mut begun = false;
-    for offset in sectors {
-        let bytes = probe.at(offset, 6)?;
-        let f = Fields(&bytes);
-        if f.has(1, b"NSR02") || f.has(1, b"NSR03") {
-            return begun.then(|| named("udf"));
-        }
-        begun |= f.has(1, b"BEA01");
-        if !(f.has(1, b"BEA01") || f.has(1, b"CD001") || f.has(1, b"BOOT2") || f.has(1, b"CDW02")) {
-            return None;
-        }
-    }
-    None
 }
 
 /// HFS+, HFSX, and HFS with or without an HFS+ volume inside.

@@ -2,7 +2,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::{Detected, Probe, named, uuid_at};
+use super::{Detected, Probe, named, odd, uuid_at};
 use crate::fs::label::text;
 
 /// Where a magic number is, and where label and UUID are, counted from `base`.
@@ -42,8 +42,10 @@ const SIGNATURES: &[Signature] = &[
     sig("cramfs", 0, 0, b"\x45\x3d\xcd\x28"),
     sig("cramfs", 0, 0, b"\x28\xcd\x3d\x45"),
     sig("romfs", 0, 0, b"-rom1fs-"),
+    full("mpool", 0, 0, b"mpoolDev", (8, 32), 40),
+    sig("drbdmanage_control_volume", 0, 0, b"$DRBDmgr=q"),
     sig("ubi", 0, 0, b"UBI#"),
-    sig("ubifs", 0, 0, b"\x31\x18\x10\x06"),
+    full("ubifs", 0, 0, b"\x31\x18\x10\x06", (0, 0), 108),
     sig("vxfs", 0x400, 0, b"\xf5\xfc\x01\xa5"),
     sig("vxfs", 0x2000, 0, b"\xa5\x01\xfc\xf5"),
     sig("bfs", 0, 0, b"\xce\xfa\xad\x1b"),
@@ -55,7 +57,7 @@ const SIGNATURES: &[Signature] = &[
     full("ocfs2", 0x1000, 0, b"OCFSV2", (272, 64), 336),
     full("ocfs2", 0x2000, 0, b"OCFSV2", (272, 64), 336),
     sig("ocfs", 0, 8, b"OracleCFS"),
-    sig("nss", 0x1000, 0, b"SPB5"),
+    full("nss", 0x1000, 0, b"SPB5", (0, 0), 0x15c),
     sig("befs", 512, 0x20, b"1SFB"),
     sig("befs", 512, 0x20, b"BFS1"),
     sig("befs", 0, 0x20, b"1SFB"),
@@ -72,7 +74,7 @@ const SIGNATURES: &[Signature] = &[
     sig("DM_snapshot_cow", 0, 0, b"SnAp"),
     full("DM_verity_hash", 0, 0, b"verity\0\0", (0, 0), 16),
     sig("DM_integrity", 0, 0, b"integrt\0"),
-    sig("vdo", 0, 0, b"dmvdo001"),
+    full("vdo", 0, 0, b"dmvdo001", (0, 0), 40),
     sig("stratis", 512, 4, b"!Stra0tis\x86\xff\x02^\x41rh"),
     sig("stratis", 9 * 512, 4, b"!Stra0tis\x86\xff\x02^\x41rh"),
     full("bcache", 4096, 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", (72, 32), 40),
@@ -91,10 +93,17 @@ pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
         if !there || found.iter().any(|other| other.name == signature.name) {
             continue;
         }
-        let bytes = probe.at(signature.base, 512).unwrap_or_default();
+        let bytes = probe.at(signature.base, 1024).unwrap_or_default();
         let label = signature.label.and_then(|(at, len)| text(bytes.get(at..at.saturating_add(len))?));
         let uuid = signature.uuid.and_then(|at| uuid_at(&bytes, at));
-        found.push(Detected { label, uuid, ..named(signature.name) });
+        let mut detected = Detected { label, uuid, ..named(signature.name) };
+        match signature.name {
+            "hpfs" => odd::hpfs(probe, &mut detected),
+            // The last byte of the magic number is its lowest or highest.
+            "ufs" => odd::ufs(&bytes, signature.magic.first() == Some(&0), &mut detected),
+            _ => detected = odd::completed(detected, &bytes),
+        }
+        found.push(detected);
     }
     found
 }

@@ -1,0 +1,68 @@
+//! Labels and UUIDs of formats that have them in a form of their own.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::{Detected, Probe, named, uuid_at};
+use crate::{bytes::Fields, fs::label::text};
+
+/// Adds to what was found by its magic number what else `bytes`, from the same base on, say.
+pub fn completed(mut found: Detected, bytes: &[u8]) -> Detected {
+    let f = Fields(bytes);
+    let label = |at: usize, len: usize| f.slice(at, len).ok().and_then(text);
+    match found.name.as_str() {
+        "befs" => found.label = label(0, 32),
+        "cramfs" => found.label = label(48, 16),
+        "romfs" => found.label = label(16, 128),
+        "ubi" => found.uuid = f.u32_be(24).ok().map(|sequence| sequence.to_string()),
+        "drbdmanage_control_volume" => found.uuid = label(11, 32),
+        "VMFS" => (found.label, found.uuid) = (label(29, 128), vmfs_uuid(bytes, 9)),
+        "VMFS_volume_member" => found.uuid = vmfs_uuid(bytes, 0x254),
+        // An early bcachefs has the magic number of bcache, but versions beyond bcache's.
+        "bcache" if f.u16(16).is_ok_and(|version| version >= 10) => {
+            "bcachefs".clone_into(&mut found.name);
+            found.uuid = uuid_at(bytes, 56);
+        }
+        _ => {}
+    }
+    found
+}
+
+/// VMware's UUIDs: two numbers of four bytes and one of two, little endian, and a MAC address.
+fn vmfs_uuid(bytes: &[u8], at: usize) -> Option<String> {
+    let f = Fields(bytes);
+    let (first, second) = (f.u32(at).ok()?, f.u32(at.checked_add(4)?).ok()?);
+    let (third, mac) = (f.u16(at.checked_add(8)?).ok()?, f.slice(at.checked_add(10)?, 6).ok()?);
+    let mac = mac.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    Some(format!("{first:08x}-{second:08x}-{third:04x}-{mac}"))
+}
+
+/// HPFS has label and serial number in the boot sector, as FAT has.
+pub fn hpfs(probe: &Probe<'_>, found: &mut Detected) {
+    let Some(boot) = probe.at(0, 512).filter(|bytes| Fields(bytes).u8(38) == Ok(0x28)) else { return };
+    found.label = boot.get(43..54).and_then(text);
+    found.uuid = Fields(&boot).u32(39).ok().map(|serial| format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff));
+}
+
+/// UFS: a number of eight bytes in the byte order of the machine that made it.
+pub fn ufs(bytes: &[u8], big: bool, found: &mut Detected) {
+    let f = Fields(bytes);
+    let word = |at| if big { f.u32_be(at) } else { f.u32(at) };
+    found.uuid = word(144).ok().zip(word(148).ok()).filter(|id| *id != (0, 0)).map(|(a, b)| format!("{a:08x}{b:08x}"));
+}
+
+/// Minix, whose magic number has two bytes: asked for where nothing else was found.
+pub fn minix(probe: &Probe<'_>) -> Option<Detected> {
+    let bytes = probe.at(1024, 64)?;
+    let f = Fields(&bytes);
+    let version = |magic| match magic {
+        0x137f | 0x138f => Some(1u8),
+        0x2468 | 0x2478 => Some(2),
+        _ => None,
+    };
+    let third = [f.u16(24).ok()?, f.u16_be(24).ok()?].contains(&0x4d5a);
+    let version = version(f.u16(16).ok()?).or(version(f.u16_be(16).ok()?)).or(third.then_some(3))?;
+    // Bitmaps of inodes and zones have a block at least each.
+    let bitmaps = if version == 3 { [6, 8] } else { [4, 6] };
+    let plausible = bitmaps.iter().all(|at| f.u16(*at).is_ok_and(|blocks| blocks != 0));
+    plausible.then(|| Detected { version: Some(version.to_string()), ..named("minix") })
+}
