@@ -36,6 +36,13 @@ fn names_labels_and_uuids_are_those_of_blkid() {
         ("mkfs.ntfs", "-q -F -f -c 65536 -s 512", 16),
         ("mkswap", "-q -L swappy", 8),
         ("mkswap", "-q -p 65536", 8),
+        ("mkfs.minix", "-1", 1),
+        ("mkfs.minix", "-2", 1),
+        ("mkfs.minix", "-3", 1),
+        ("mkfs.bfs", "", 1),
+        ("mkudffs", "-b 512 --label disc", 8),
+        ("mkudffs", "-b 4096 --u8 --label disque-\u{e9}", 8),
+        ("mkudffs", "-b 2048 -m cdr --u8 --label \u{1f600}", 8),
     ] {
         let bench = Bench::new();
         let image = bench.blank("image", len * MIB);
@@ -99,6 +106,30 @@ fn two_signatures_are_one_too_many() {
         let survey = survey_bytes(&bytes);
         assert_eq!(survey.allocated.total(), 16 * MIB, "{name}");
         assert!(survey.widened[0].contains(name) && survey.widened[0].contains("ext4"), "{:?}", survey.widened);
+    }
+}
+
+#[test]
+fn a_file_system_in_a_member_of_a_firmware_raid_is_not_taken_for_a_bare_one() {
+    let bench = Bench::new();
+    let image = bench.blank("image", 16 * MIB);
+    run("mke2fs", &["-q", "-F", "-t", "ext4", "-J", "size=1", &image, "15M"]);
+    let clean = fs::read(&image).unwrap();
+    assert!(survey_bytes(&clean).allocated.total() < 8 * MIB);
+    for (name, back, magic) in [
+        ("isw_raid_member", 1024, b"Intel Raid ISM Cfg Sig. 1.0.00".as_slice()),
+        ("ddf_raid_member", 512, b"\xde\x11\xde\x11"),
+        ("nvidia_raid_member", 1024, b"NVIDIA"),
+        ("lsi_mega_raid_member", 512, b"$XIDE$"),
+        ("promise_fasttrack_raid_member", 63 * 512, b"Promise Technology, Inc."),
+        ("drbd", 4096 - 60, b"\x83\x74\x02\x6b"),
+    ] {
+        let mut bytes = clean.clone();
+        let at = bytes.len() - back;
+        bytes[at..at + magic.len()].copy_from_slice(magic);
+        let survey = survey_bytes(&bytes);
+        assert_eq!(survey.allocated.total(), 16 * MIB, "{name}");
+        assert_eq!(survey.widened, [format!("kept whole: it looks like {name} and also like ext4")]);
     }
 }
 

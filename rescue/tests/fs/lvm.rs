@@ -250,3 +250,39 @@ fn damage_to_metadata_loses_nothing() {
     let places = vec![Extent::new(512, 1024), Extent::new(4096, 4608), texts, Extent::new(63 * MIB, 63 * MIB + 512)];
     endure(&disk.bytes, &Damage { name: "physical volume", places, nothing_lost: true, fix: false });
 }
+
+#[test]
+fn what_lies_in_extents_is_explained_by_the_physical_volume() {
+    // The last free extent reaches to the end of the disk, where firmware RAIDs have their metadata.
+    let mut disk = fixture!("first");
+    let end = disk.bytes.len();
+    disk.bytes[end - 512..end - 508].copy_from_slice(b"\xde\x11\xde\x11");
+    let survey = survey_bytes(&disk.bytes);
+    assert!(survey.allocated.intersect(&disk.set("")).is_empty(), "{:?}", survey.widened);
+    assert_eq!(survey.detected.unwrap().name, "LVM2_member");
+    // Behind the extents it is not.
+    let mut disk = fixture!("linear");
+    let end = disk.bytes.len();
+    disk.bytes[end - 512..end - 508].copy_from_slice(b"\xde\x11\xde\x11");
+    let survey = survey_bytes(&disk.bytes);
+    assert_eq!(survey.allocated.total(), 64 * MIB);
+    assert_eq!(survey.widened, ["kept whole: it looks like LVM2_member and also like ddf_raid_member"]);
+}
+
+#[test]
+fn encrypted_volumes_and_groups_in_mirrors_are_kept_as_they_must() {
+    let mut disk = fixture!("linear");
+    disk.put("root", &make(20, "-t ext4"));
+    disk.put("home", b"LUKS\xba\xbe\0\x01");
+    disk.litter();
+    let alone = survey_bytes(&disk.bytes);
+    assert!(alone.widened.iter().any(|line| line.starts_with("logical volume home: kept whole: it is encrypted (LUKS1)")));
+    assert!(alone.allocated.covers(disk.runs("home")[0]));
+    let mirror = crate::md::mirror_of(&disk.bytes);
+    let survey = survey_bytes(&mirror);
+    let names = survey.inside.iter().map(|inside| inside.name.as_str()).collect::<Vec<_>>();
+    assert_eq!(names, ["host:data", "host:data/main/root", "host:data/main/swap", "host:data/main/home"]);
+    assert_eq!(survey.allocated.total(), alone.allocated.total() + (mirror.len() - disk.bytes.len()) as u64);
+    let copy = with_noise(&mirror, &survey);
+    assert!(alone.allocated.iter().all(|run| copy[at(run)] == disk.bytes[at(run)]), "the data begins the disk");
+}

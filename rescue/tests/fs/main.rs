@@ -15,6 +15,7 @@ mod fat;
 mod journal;
 mod ntfs;
 mod swapfile;
+mod luks;
 mod lvm;
 mod md;
 mod tools;

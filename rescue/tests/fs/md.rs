@@ -150,6 +150,13 @@ fn disk(member: &Member, volume: &[u8]) -> Vec<u8> {
     disk
 }
 
+/// Makes a member of a mirror whose data, `volume`, begins at its start.
+pub fn mirror_of(volume: &[u8]) -> Vec<u8> {
+    let mut disk = [volume, &vec![0; 64 * KIB]].concat();
+    Member { data: bytes(0, volume.len()), ..Member::mirror("1.0") }.write(&mut disk);
+    disk
+}
+
 /// Returns what `mdadm` says of a disk.
 fn examine(bench: &Bench, disk: &[u8]) -> String {
     let image = bench.path("member");
