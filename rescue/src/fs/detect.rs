@@ -48,6 +48,12 @@ pub fn all(region: &dyn ReadAt) -> Vec<Detected> {
     found
 }
 
+/// Names the firmware RAID that `disk` is a member of.
+#[must_use]
+pub fn firmware_raid(disk: &dyn ReadAt) -> Option<String> {
+    containers::firmware(&Probe { region: disk }).next().map(|found| found.name)
+}
+
 /// Reads pieces of a region; what cannot be read is not there.
 struct Probe<'a> {
     region: &'a dyn ReadAt,

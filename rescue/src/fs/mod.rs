@@ -6,6 +6,7 @@
 pub mod btrfs;
 pub mod detect;
 pub mod exfat;
+pub mod disk;
 pub mod ext;
 pub mod fat;
 mod kept;

@@ -54,12 +54,15 @@ impl Analysis {
 /// it covers is kept whole.
 pub fn analyse(disk: &dyn Disk, options: &Options, cancel: &Cancel) -> Result<Analysis, Error> {
     let (layout, table_error) = read_layout(disk)?;
+    let partitions = layout.partitions.iter().map(|partition| partition.range).collect::<Vec<_>>();
+    // The table of an array's disk may describe partitions that only the whole array has.
+    let member = if partitions.is_empty() { None } else { fs::disk::member(disk, &partitions) };
     let mut regions = Vec::new();
     for region in layout.regions() {
         if cancel.is_cancelled() {
             return Err(Error::Failed("cancelled while the disk was looked at; nothing was written".to_owned()));
         }
-        regions.push(analyse_region(disk, &layout, region, table_error.as_deref(), options));
+        regions.push(analyse_region(disk, &layout, region, (table_error.as_deref(), member.as_deref()), options));
     }
     let analysis = Analysis { regions, layout, table_error };
     check_tiling(&analysis, disk.len())?;
@@ -95,7 +98,7 @@ fn analyse_region(
     disk: &dyn Disk,
     layout: &Layout,
     region: Region,
-    table_error: Option<&str>,
+    (table_error, member): (Option<&str>, Option<&str>),
     options: &Options,
 ) -> RegionAnalysis {
     let window = Window::new(disk, region.range);
@@ -109,9 +112,10 @@ fn analyse_region(
         },
         RegionKind::Partition(number) => {
             let partition = layout.partitions.iter().find(|p| p.number == number).cloned();
-            let survey = match partition.as_ref().and_then(volume_manager) {
-                Some(owner) => Survey::whole(len, None, format_args!("kept whole: it belongs to {owner}")),
-                None => survey(&window, options),
+            let survey = match (partition.as_ref().and_then(volume_manager), member) {
+                (Some(owner), _) => Survey::whole(len, None, format_args!("kept whole: it belongs to {owner}")),
+                (None, Some(member)) => Survey::whole(len, None, format_args!("kept whole: {member}")),
+                (None, None) => survey(&window, options),
             };
             (partition, survey)
         }

@@ -41,8 +41,8 @@ fn names_labels_and_uuids_are_those_of_blkid() {
         ("mkfs.minix", "-3", 1),
         ("mkfs.bfs", "", 1),
         ("mkudffs", "-b 512 --label disc", 8),
-        ("mkudffs", "-b 4096 --u8 --label disque-\u{e9}", 8),
-        ("mkudffs", "-b 2048 -m cdr --u8 --label \u{1f600}", 8),
+        ("mkudffs", "--u8 -b 4096 --label disque-\u{e9}", 8),
+        ("mkudffs", "--u8 -b 2048 -m cdr --label \u{1f600}", 8),
     ] {
         let bench = Bench::new();
         let image = bench.blank("image", len * MIB);

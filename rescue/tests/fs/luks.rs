@@ -9,7 +9,7 @@ use crate::tools::{Bench, Noise, run, survey_bytes};
 const MIB: u64 = 1 << 20;
 
 /// Formats a volume of `mib` MiB and returns its path.
-fn format(bench: &Bench, mib: u64, options: &str) -> String {
+pub fn format(bench: &Bench, mib: u64, options: &str) -> String {
     let (image, key) = (bench.blank("image", mib * MIB), bench.path("key"));
     fs::write(&image, Noise(mib).take(usize::try_from(mib * MIB).unwrap())).unwrap();
     fs::write(&key, "secret").unwrap();

@@ -93,6 +93,11 @@ impl Fixture {
     }
 }
 
+/// Returns a physical volume with nothing in its logical volumes.
+pub fn first() -> Vec<u8> {
+    fixture!("first").bytes
+}
+
 /// Makes a file system of `mib` MiB; with files, where they fit.
 fn make(mib: u64, options: &str) -> Vec<u8> {
     let bench = Bench::new();

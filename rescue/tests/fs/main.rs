@@ -22,3 +22,4 @@ mod tools;
 mod xfs;
 mod xfs_damage;
 mod xfs_mounted;
+mod whole;

@@ -157,6 +157,22 @@ pub fn mirror_of(volume: &[u8]) -> Vec<u8> {
     disk
 }
 
+fn empty(member: &Member) -> Vec<u8> {
+    let mut disk = vec![0; DISK / 4096 * 4096];
+    member.write(&mut disk);
+    disk
+}
+
+/// Makes an empty member of a mirror.
+pub fn member(version: &'static str) -> Vec<u8> {
+    empty(&Member::mirror(version))
+}
+
+/// Makes an empty member of a stripe set.
+pub fn stripes(version: &'static str) -> Vec<u8> {
+    empty(&Member { level: 0, ..Member::mirror(version) })
+}
+
 /// Returns what `mdadm` says of a disk.
 fn examine(bench: &Bench, disk: &[u8]) -> String {
     let image = bench.path("member");

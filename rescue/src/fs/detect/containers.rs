@@ -11,10 +11,14 @@ use crate::{
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
     let readers = [luks::detect, lvm::detect, md::detect];
-    let formats =
-        [isw, ddf, nvidia, lsi, promise, highpoint, adaptec, silicon, via, jmicron, drbd];
     let read = readers.iter().filter_map(|detect| detect(probe.region));
-    read.chain(formats.iter().filter_map(|format| format(probe))).collect()
+    read.chain(firmware(probe)).chain(drbd(probe)).collect()
+}
+
+/// Lists the firmware RAIDs that the region is a member of.
+pub fn firmware<'p>(probe: &'p Probe<'_>) -> impl Iterator<Item = Detected> + 'p {
+    let formats = [isw, ddf, nvidia, lsi, promise, highpoint, adaptec, silicon, via, jmicron];
+    formats.into_iter().filter_map(|format| format(probe))
 }
 
 /// Intel firmware RAID.

@@ -119,6 +119,21 @@ pub(super) fn given(region: &dyn ReadAt) -> Option<ExtentSet> {
     member.data.filter(|data| !data.overlaps(member.superblock)).map(ExtentSet::from)
 }
 
+/// Returns why `partitions` of a disk that is a member as a whole may not be what they look like; `None` where it is
+/// no member, or where its data is that of the array and begins where the disk does.
+pub(super) fn over_partitions(disk: &dyn ReadAt, partitions: &[Extent]) -> Option<String> {
+    let member = find(disk)?;
+    let holds = |part: Extent| partitions.iter().any(|partition| partition.overlaps(part));
+    if holds(member.superblock) || member.data.is_some_and(|data| !holds(data)) {
+        return None;
+    }
+    match member.mirrored() {
+        Ok(data) if data.start == 0 => None,
+        Ok(data) => Some(format!("its data begins at byte {:#x}, not where the partition table is", data.start)),
+        Err(doubt) => Some(doubt),
+    }
+}
+
 /// Finds the bytes of the RAID member in `region` that must be kept.
 pub(super) fn survey(region: &dyn ReadAt, detected: Detected, options: &Options, depth: &Depth<'_>) -> Survey {
     let member = find(region);
