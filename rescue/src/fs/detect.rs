@@ -15,7 +15,7 @@ mod zfs;
 
 use uuid::Uuid;
 
-use super::{Detected, State, btrfs, ext, fat, ntfs, swap};
+use super::{Detected, State, btrfs, ext, f2fs, fat, ntfs, swap};
 use crate::{block::ReadAt, bytes::Fields};
 
 /// Lists everything `region` has the signature of, containers (RAID, encryption, volume managers) first.
@@ -29,6 +29,7 @@ pub fn all(region: &dyn ReadAt) -> Vec<Detected> {
     found.extend(zfs::detect(&probe));
     found.extend(optical::detect(&probe));
     found.extend(ext::detect(region));
+    found.extend(f2fs::detect(region));
     found.extend(swap::detect(region));
     // The boot sectors of NTFS, exFAT, ReFS and BitLocker resemble that of FAT; theirs are told apart by name.
     let boot_sector = ["ntfs", "exfat", "ReFS", "BitLocker"];
@@ -36,14 +37,11 @@ pub fn all(region: &dyn ReadAt) -> Vec<Detected> {
         found.extend(fat::detect(region));
     }
     if found.is_empty() {
-        found.extend(ext::detect_by_backup(region).map(|(detected, _)| detected));
-        found.extend(ntfs::detect_by_backup(region).map(|(detected, _)| detected));
-    }
-    if found.is_empty() {
-        found.extend(btrfs::detect_by_copy(region));
-    }
-    if found.is_empty() {
-        found.extend(odd::minix(&probe));
+        // What is left of a file system whose first superblock is gone.
+        let copy = ext::detect_by_backup(region).map(|(detected, _)| detected);
+        let copy = copy.or_else(|| ntfs::detect_by_backup(region).map(|(detected, _)| detected));
+        let copy = copy.or_else(|| btrfs::detect_by_copy(region)).or_else(|| f2fs::detect_by_backup(region));
+        found.extend(copy.or_else(|| odd::minix(&probe)));
     }
     found
 }

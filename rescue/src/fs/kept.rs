@@ -13,7 +13,9 @@ pub fn reason(name: &str) -> String {
         "DM_snapshot_cow" | "DM_verity_hash" | "DM_integrity" => {
             format!("kept whole: it is a part of other volumes ({name})")
         }
-        "jbd" | "xfs_external_log" => format!("kept whole: it is the journal of a file system on another device ({name})"),
+        "jbd" | "xfs_external_log" => {
+            format!("kept whole: it is the journal of a file system on another device ({name})")
+        }
         raid if raid.ends_with("_raid_member") => {
             format!("kept whole: it is a member of a firmware RAID ({raid}), whose volumes are not read")
         }

@@ -79,8 +79,7 @@ pub fn detect(region: &dyn ReadAt) -> Option<Detected> {
 #[must_use]
 pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     let version = Escaped(detected.version.as_deref().unwrap_or_default()).to_string();
-    let reason =
-        format!("kept whole: it is encrypted (LUKS{version}), so what is free in it cannot be known");
+    let reason = format!("kept whole: it is encrypted (LUKS{version}), so what is free in it cannot be known");
     let mut survey = Survey::whole(region.len(), Some(detected), reason);
     let first = header(region, 0, FIRST);
     if let Some(subsystem) = first.as_ref().and_then(|header| header.subsystem.as_deref()) {

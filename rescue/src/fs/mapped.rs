@@ -171,7 +171,10 @@ mod tests {
         assert!(matches!(volume.read_exact_at(&mut all[..1], u64::MAX), Err(Error::Beyond { .. })));
         volume.read_exact_at(&mut [], 19).unwrap();
         let set = ExtentSet::from(Extent::new(9, 14));
-        assert_eq!(volume.to_region(&set).as_slice(), [Extent::new(0, 3), Extent::new(109, 110), Extent::new(250, 251)]);
+        assert_eq!(
+            volume.to_region(&set).as_slice(),
+            [Extent::new(0, 3), Extent::new(109, 110), Extent::new(250, 251)]
+        );
     }
 
     #[test]

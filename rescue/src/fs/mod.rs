@@ -5,21 +5,23 @@
 
 pub mod btrfs;
 pub mod detect;
-pub mod exfat;
 pub mod disk;
+pub mod exfat;
 pub mod ext;
+pub mod f2fs;
 pub mod fat;
 mod kept;
 mod label;
 pub mod luks;
 pub mod lvm;
 pub mod map;
-pub mod ntfs;
 pub mod mapped;
 pub mod md;
 mod nested;
+pub mod ntfs;
 mod reader;
 pub mod swap;
+mod whole;
 pub mod xfs;
 
 use std::{cell::Cell, fmt};
@@ -192,6 +194,7 @@ fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey 
     match found.name.as_str() {
         "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found, options),
         "exfat" => exfat::survey(region, found),
+        "f2fs" => f2fs::survey(region, found),
         "vfat" => fat::survey(region, found),
         "ntfs" => ntfs::survey(region, found, options),
         "BitLocker" => Survey::whole(region.len(), Some(found), "kept whole: it is encrypted by BitLocker"),

@@ -132,7 +132,14 @@ impl Gathered {
     ///
     /// * `what`: how sentences name it: `logical volume root`.
     /// * `name`: how it is listed.
-    pub(super) fn look_into(&mut self, what: &str, name: &str, volume: &Mapped<'_>, options: &Options, depth: &Depth<'_>) {
+    pub(super) fn look_into(
+        &mut self,
+        what: &str,
+        name: &str,
+        volume: &Mapped<'_>,
+        options: &Options,
+        depth: &Depth<'_>,
+    ) {
         let inner = match depth.enter() {
             Ok(depth) => super::survey_in(volume, options, &depth),
             Err(reason) => Survey::whole(volume.len(), None, reason),
@@ -140,12 +147,16 @@ impl Gathered {
         let kept = inner.allocated.total();
         self.survey.inside.push(Inside { name: name.to_owned(), bytes: volume.len(), detected: inner.detected, kept });
         let within = |place: &str| format!("{name}/{place}");
-        self.survey.inside.extend(inner.inside.into_iter().map(|deeper| Inside { name: within(&deeper.name), ..deeper }));
+        self.survey
+            .inside
+            .extend(inner.inside.into_iter().map(|deeper| Inside { name: within(&deeper.name), ..deeper }));
         let said = |sentence: String| format!("{what}: {sentence}");
         self.survey.widened.extend(inner.widened.into_iter().map(said));
         self.survey.notes.extend(inner.notes.into_iter().map(said));
         let left_out = inner.left_out.into_iter();
-        self.survey.left_out.extend(left_out.map(|file| super::LeftOut { path: format!("{name}:{}", file.path), ..file }));
+        self.survey
+            .left_out
+            .extend(left_out.map(|file| super::LeftOut { path: format!("{name}:{}", file.path), ..file }));
         self.runs.extend(volume.to_region(&inner.allocated).iter());
         self.zeros.extend(volume.to_region(&inner.zeros).iter());
         self.thin();

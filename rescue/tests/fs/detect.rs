@@ -26,6 +26,7 @@ fn names_labels_and_uuids_are_those_of_blkid() {
         ("mkfs.fat", "-F 16 -n SIXTEEN", 24),
         ("mkfs.fat", "-F 32", 40),
         ("mkfs.fat", "-F 32 -n ESP", 40),
+        ("mkfs.f2fs", "-q -f -l flashy", 64),
         ("mkfs.xfs", "-q -f -L store", 320),
         ("mkfs.xfs", "-q -f -L fourk -s size=4096", 320),
         ("mkfs.btrfs", "-q -f -L butter", 128),

@@ -236,7 +236,11 @@ fn two_copies_of_the_metadata_must_agree() {
         ("first text broken", &|disk| disk[first + 512..first + 60_000].fill(b'x'), "says its text has the checksum"),
         ("label broken", &|disk| disk[512 + 40] ^= 1, "the label in sector 1 has the checksum"),
         ("cut off", &|disk| disk.truncate(60 << 20), "metadata area at byte 0x3f00000"),
-        ("of another group", &|disk| disk[4096..1 << 20].copy_from_slice(&older[4096..1 << 20]), "copies of the metadata"),
+        (
+            "of another group",
+            &|disk| disk[4096..1 << 20].copy_from_slice(&older[4096..1 << 20]),
+            "copies of the metadata",
+        ),
     ] {
         let mut disk = clean.clone();
         change(&mut disk);
@@ -281,7 +285,9 @@ fn encrypted_volumes_and_groups_in_mirrors_are_kept_as_they_must() {
     disk.put("home", b"LUKS\xba\xbe\0\x01");
     disk.litter();
     let alone = survey_bytes(&disk.bytes);
-    assert!(alone.widened.iter().any(|line| line.starts_with("logical volume home: kept whole: it is encrypted (LUKS1)")));
+    assert!(
+        alone.widened.iter().any(|line| line.starts_with("logical volume home: kept whole: it is encrypted (LUKS1)"))
+    );
     assert!(alone.allocated.covers(disk.runs("home")[0]));
     let mirror = crate::md::mirror_of(&disk.bytes);
     let survey = survey_bytes(&mirror);

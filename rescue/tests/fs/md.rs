@@ -309,7 +309,11 @@ fn what_a_mirror_holds_may_be_a_container_again() {
     }
     let survey = survey_bytes(&disk);
     assert_eq!(survey.allocated.total(), DISK as u64);
-    assert!(survey.widened[0].ends_with("kept whole: volumes lie in each other more than 4 deep"), "{:?}", survey.widened);
+    assert!(
+        survey.widened[0].ends_with("kept whole: volumes lie in each other more than 4 deep"),
+        "{:?}",
+        survey.widened
+    );
     assert_eq!(survey.inside.len(), 5);
 }
 

@@ -38,6 +38,7 @@ pub fn tool(name: &str) -> PathBuf {
         "mkudffs" => "udftools",
         "mdadm" => "mdadm",
         "cryptsetup" => "cryptsetup-bin",
+        "mkfs.f2fs" | "sload.f2fs" | "fsck.f2fs" | "dump.f2fs" | "resize.f2fs" => "f2fs-tools",
         other => panic!("no package is known for {other}"),
     };
     let found = places.map(|place| place.join(name)).find(|path| path.exists());

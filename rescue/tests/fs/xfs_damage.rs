@@ -1,8 +1,6 @@
 //! Damaged and unusual XFS: what is not understood is kept, and said.
 
-use std::{
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crc::{Algorithm, Crc};
 use rescue::{
@@ -54,13 +52,25 @@ fn what_is_not_understood_is_kept_whole_and_said() {
     type Edit = fn(&mut [u8]);
     let cases: [(&str, &str, Edit, &str, State); 8] = [
         ("unknown incompatible", "", |b| b[218] |= 2, "unknown incompatible features 0x200", State::Unknown),
-        ("unknown read-only", "", |b| b[212] |= 0x80, "unknown read-only compatible features 0x80000000", State::Unknown),
+        (
+            "unknown read-only",
+            "",
+            |b| b[212] |= 0x80,
+            "unknown read-only compatible features 0x80000000",
+            State::Unknown,
+        ),
         ("unknown compatible", "", |b| b[211] |= 1, "unknown compatible features 0x1", State::Unknown),
         ("needs repair", "", |b| b[219] |= 0x10, "needs a repair", State::Damaged),
         ("in progress", "", |b| b[126] = 1, "never finished", State::Damaged),
         ("half the group", "", |b| b[86] ^= 1, "the superblock contradicts itself", State::Damaged),
         ("free blocks", "", |b| b[151] = b[151].wrapping_sub(1), "free blocks, the groups", State::Damaged),
-        ("another shape", "-m crc=0,finobt=0", |b| b[13..16].copy_from_slice(&[0, 0xff, 0xff]), "is of another shape", State::Damaged),
+        (
+            "another shape",
+            "-m crc=0,finobt=0",
+            |b| b[13..16].copy_from_slice(&[0, 0xff, 0xff]),
+            "is of another shape",
+            State::Damaged,
+        ),
     ];
     for (name, options, edit, says, state) in cases {
         let bench = Bench::new();
@@ -117,10 +127,15 @@ fn a_group_that_contradicts_itself_is_kept_whole() {
         ("free inodes", "", |b, g| b[g.roots[3] + 60] ^= 1, "its tree of free inodes is broken"),
         ("used runs", "-m rmapbt=1", |b, g| b[g.roots[4] + 60] ^= 1, "its tree of used runs is broken"),
         ("longer run", plain, |b, g| b[g.roots[0] + 20 + 3] ^= 1, "disagree"),
-        ("both longer", plain, |b, g| {
-            b[g.roots[0] + 16 + 7] ^= 1;
-            b[g.roots[1] + 16 + 7] ^= 1;
-        }, ""),
+        (
+            "both longer",
+            plain,
+            |b, g| {
+                b[g.roots[0] + 16 + 7] ^= 1;
+                b[g.roots[1] + 16 + 7] ^= 1;
+            },
+            "",
+        ),
         ("counter", plain, |b, g| b[g.start + 512 + 55] ^= 1, "the counters in its header disagree"),
         ("number", plain, |b, g| b[g.start + 512 + 11] ^= 1, "the header of its free space is not its own"),
         ("free list", plain, |b, g| b[g.start + 512 + 51] ^= 1, "its free list is impossible"),
@@ -283,7 +298,8 @@ fn damage_loses_nothing() {
         }
         endure(&format!("{options} groups, fixed: {fixed}"), &base, &places, &fixes);
         let fixes = if fixed { vec![(0, sector, 224)] } else { vec![] };
-        let places = vec![range(0, 264), range(80, 60), groups.iter().map(|group| range(group.start, 264)).last().unwrap()];
+        let places =
+            vec![range(0, 264), range(80, 60), groups.iter().map(|group| range(group.start, 264)).last().unwrap()];
         endure(&format!("{options} superblock, fixed: {fixed}"), &base, &places, &fixes);
     }
 }

@@ -1,20 +1,13 @@
-//! XFS, Btrfs, F2FS, NILFS2, squashfs, HFS: formats whose magic number alone is not enough.
+//! XFS, Btrfs, NILFS2, squashfs, HFS: formats whose magic number alone is not enough.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::{Detected, Probe, named, uuid_at};
-use crate::{
-    bytes::Fields,
-    fs::label::{text, utf16},
-    units::KIB,
-};
+use crate::{bytes::Fields, fs::label::text, units::KIB};
 
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
-    [xfs, xfs_log, btrfs, f2fs, nilfs2, squashfs, hfs]
-        .iter()
-        .filter_map(|format| format(probe))
-        .collect()
+    [xfs, xfs_log, btrfs, nilfs2, squashfs, hfs].iter().filter_map(|format| format(probe)).collect()
 }
 
 fn xfs(probe: &Probe<'_>) -> Option<Detected> {
@@ -31,18 +24,6 @@ fn xfs_log(probe: &Probe<'_>) -> Option<Detected> {
 
 fn btrfs(probe: &Probe<'_>) -> Option<Detected> {
     crate::fs::btrfs::detect(probe.region)
-}
-
-/// Source: Linux kernel, include/linux/f2fs_fs.h; two superblocks, 4 KiB apart.
-fn f2fs(probe: &Probe<'_>) -> Option<Detected> {
-    let bytes = probe.at(1024, 1400).filter(|bytes| Fields(bytes).u32(0) == Ok(0xf2f5_2010))?;
-    let f = Fields(&bytes);
-    Some(Detected {
-        version: Some(format!("{}.{}", f.u16(4).ok()?, f.u16(6).ok()?)),
-        label: bytes.get(124..1148).and_then(utf16),
-        uuid: uuid_at(&bytes, 108),
-        ..named("f2fs")
-    })
 }
 
 /// Source: Linux kernel, include/uapi/linux/nilfs2_ondisk.h. The magic number is short, so revision and length as well.

@@ -112,7 +112,10 @@ pub fn read(root: &Section<'_>) -> Result<Group, String> {
 
 /// Checks that nothing but `known` words are said of `what`.
 fn known(what: &str, section: &Section<'_>, known: &[&str]) -> Result<(), String> {
-    let words = section.words("status").zip(section.words("flags")).ok_or_else(|| format!("the status of {what} is no list"))?;
+    let words = section
+        .words("status")
+        .zip(section.words("flags"))
+        .ok_or_else(|| format!("the status of {what} is no list"))?;
     match words.0.iter().chain(&words.1).find(|word| !known.contains(*word)) {
         Some(word) => Err(format!("{what} is in the state {}", crate::escape::Escaped(word))),
         None => Ok(()),
@@ -151,7 +154,8 @@ fn logical_volumes(group: &Section<'_>, physical: &[Physical]) -> Result<Vec<Log
         if [section.words("status"), section.words("flags")].iter().flatten().flatten().any(|word| *word == "PVMOVE") {
             return Err(format!("extents are being moved ({name})"));
         }
-        segments(section, &by_name, &mut volume, &mut named).map_err(|what| format!("logical volume {name}: {what}"))?;
+        segments(section, &by_name, &mut volume, &mut named)
+            .map_err(|what| format!("logical volume {name}: {what}"))?;
         out.push(volume);
     }
     for volume in &mut out {
@@ -268,7 +272,8 @@ mod tests {
 
     #[test]
     fn segments_say_where_they_lie() {
-        let more = "start_extent = 5 extent_count = 4 type = \"striped\" stripe_count = 2 stripes = [\"pv0\", 1, \"pv1\", 2]";
+        let more =
+            "start_extent = 5 extent_count = 4 type = \"striped\" stripe_count = 2 stripes = [\"pv0\", 1, \"pv1\", 2]";
         let snapshot = "start_extent = 0 extent_count = 5 type = \"snapshot\" origin = \"root\" cow_store = \"cow\"";
         let text = volume("root", VISIBLE, &[LINEAR, more])
             + &volume("cow", VISIBLE, &[&LINEAR.replace('7', "20")])
@@ -290,7 +295,8 @@ mod tests {
             ("new", 5, false, false),
         ];
         assert_eq!(seen.collect::<Vec<_>>(), want);
-        let areas = |segment: &Segment| segment.areas.iter().map(|a| (a.physical, a.first, a.extents)).collect::<Vec<_>>();
+        let areas =
+            |segment: &Segment| segment.areas.iter().map(|a| (a.physical, a.first, a.extents)).collect::<Vec<_>>();
         let root = &group.logical[0].segments;
         assert_eq!((root[0].linear, areas(&root[0])), (true, vec![(0, 7, 5)]));
         assert_eq!((root[1].linear, areas(&root[1])), (false, vec![(0, 1, 2), (1, 2, 2)]));

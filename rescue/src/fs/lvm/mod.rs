@@ -102,13 +102,19 @@ fn open(region: &dyn ReadAt) -> Result<Open, Whole> {
         return Err(because(format_args!("its volume group {} does not list it", Escaped(&group.name))));
     };
     if pv.missing {
-        return Err(because(format_args!("the volume group {} was changed while it was missing", Escaped(&group.name))));
+        return Err(because(format_args!(
+            "the volume group {} was changed while it was missing",
+            Escaped(&group.name)
+        )));
     }
     let len = pv.extents.checked_mul(group.extent_len);
     let extents = len.and_then(|len| Extent::with_len(pv.start, len)).filter(|extents| extents.end <= region.len());
     let extents = extents.ok_or_else(|| {
         let (have, each) = (region.len(), group.extent_len);
-        because(format_args!("its {} extents of {each} bytes from byte {:#x} on leave its {have} bytes", pv.extents, pv.start))
+        because(format_args!(
+            "its {} extents of {each} bytes from byte {:#x} on leave its {have} bytes",
+            pv.extents, pv.start
+        ))
     })?;
     let outside = label.metadata.iter().find(|area| area.overlaps(extents)).copied();
     if let Some(area) = outside.or_else(|| (pv.start < 4 * label::SECTOR).then_some(extents)) {
@@ -153,7 +159,10 @@ fn used(group: &Group, this: usize, extents: Extent) -> Result<Vec<(usize, Exten
             let start = bytes(area.first).and_then(|offset| extents.start.checked_add(offset));
             let run = start.zip(bytes(area.extents)).and_then(|(start, len)| Extent::with_len(start, len));
             let run = run.filter(|run| extents.covers(*run));
-            used.push((index, run.ok_or_else(|| format!("logical volume {} lies beyond its extents", Escaped(&volume.name)))?));
+            used.push((
+                index,
+                run.ok_or_else(|| format!("logical volume {} lies beyond its extents", Escaped(&volume.name)))?,
+            ));
         }
     }
     let mut sorted = used.iter().collect::<Vec<_>>();
@@ -234,8 +243,9 @@ impl Open {
         }
         let (name, count) = (Escaped(&self.group.name), self.group.physical.len());
         if count > 1 {
-            gathered.note(format!("it is one of {count} physical volumes of the volume group {name}; the others belong with it"));
+            gathered.note(format!(
+                "it is one of {count} physical volumes of the volume group {name}; the others belong with it"
+            ));
         }
     }
 }
-

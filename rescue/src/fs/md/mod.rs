@@ -154,4 +154,3 @@ pub(super) fn survey(region: &dyn ReadAt, detected: Detected, options: &Options,
     ));
     gathered.finish()
 }
-

@@ -62,9 +62,8 @@ fn parse(bytes: &[u8], minor: u32, place: u64, len: u64) -> Result<Member, Trunc
     let features = f.u32(8)?;
     let roles = f.u32(220)?;
     let number = f.u32(160)?;
-    let role = (number < roles.min(MAX_ROLES)).then(|| {
-        f.u16(FIXED.saturating_add(usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(2)))
-    });
+    let role = (number < roles.min(MAX_ROLES))
+        .then(|| f.u16(FIXED.saturating_add(usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(2))));
     let disks = f.u32(92)?;
     let role = role.transpose()?.filter(|role| *role < FIRST_NO_ROLE).map(u32::from).filter(|role| *role < disks);
     let sectors = |at: usize| f.u64(at).map(|sectors| sectors.checked_mul(512));

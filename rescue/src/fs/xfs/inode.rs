@@ -89,7 +89,8 @@ fn forks(bytes: &[u8]) -> Result<Vec<Fork<'_>>, Error> {
     if offset >= literal.len() {
         return Err(Error::Broken);
     }
-    let (first, second) = if offset == 0 { (literal, None) } else { (literal.get(..offset).unwrap_or(&[]), literal.get(offset..)) };
+    let (first, second) =
+        if offset == 0 { (literal, None) } else { (literal.get(..offset).unwrap_or(&[]), literal.get(offset..)) };
     let mut out = vec![Fork { format: f.u8(5)?, bytes: first, extents: data, elsewhere: flags & REALTIME != 0 }];
     let format = f.u8(83)?;
     out.extend(second.map(|bytes| Fork { format, bytes, extents: attributes, elsewhere: false }));

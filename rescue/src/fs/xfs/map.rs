@@ -111,11 +111,16 @@ pub(super) fn build(volume: &Volume<'_>, copies: Option<&Copies>, detected: &Det
 /// Keeps the groups in doubt, and says so.
 fn finish(volume: &Volume<'_>, doubts: &Doubts, touched: &BTreeSet<u64>, survey: &mut Survey) {
     let geometry = &volume.geometry;
-    let whole = doubts.groups.iter().map(|group| {
-        Extent::new(geometry.offset(*group, 0), geometry.offset(*group, geometry.group_len(*group)))
-    });
+    let whole = doubts
+        .groups
+        .iter()
+        .map(|group| Extent::new(geometry.offset(*group, 0), geometry.offset(*group, geometry.group_len(*group))));
     survey.allocated = survey.allocated.union(&whole.collect());
-    let mut why = doubts.reasons.iter().map(|(reason, groups)| format!("{} kept whole: {reason}", name(groups))).collect::<Vec<_>>();
+    let mut why = doubts
+        .reasons
+        .iter()
+        .map(|(reason, groups)| format!("{} kept whole: {reason}", name(groups)))
+        .collect::<Vec<_>>();
     why.append(&mut survey.widened);
     survey.widened = why;
     let plain = touched.difference(&doubts.groups).copied().collect::<Vec<_>>();
@@ -177,9 +182,9 @@ fn check_own(volume: &Volume<'_>, own: &[(u64, Vec<u64>)], allocated: &ExtentSet
     for (group, blocks) in own {
         let start = geometry.offset(*group, 0);
         let headers = Extent::new(start, start.saturating_add(geometry.sector.saturating_mul(4)));
-        let blocks = blocks
-            .iter()
-            .map(|block| Extent::new(geometry.offset(*group, *block), geometry.offset(*group, block.saturating_add(1))));
+        let blocks = blocks.iter().map(|block| {
+            Extent::new(geometry.offset(*group, *block), geometry.offset(*group, block.saturating_add(1)))
+        });
         let log = log.filter(|log| log.overlaps(Extent::new(start, geometry.offset(group.saturating_add(1), 0))));
         if !blocks.chain([headers]).chain(log).all(|extent| allocated.covers(extent)) {
             doubts.add(*group, OWN.to_owned());

@@ -164,9 +164,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole>
     };
     let copies = match log.state().map_err(Whole::damaged)? {
         log::State::Clean => None,
-        log::State::Dirty { tail, head } => {
-            Some(replay::read(&volume, &log, tail, head).map_err(Whole::because)?)
-        }
+        log::State::Dirty { tail, head } => Some(replay::read(&volume, &log, tail, head).map_err(Whole::because)?),
     };
     let mut survey = map::build(&volume, copies.as_ref(), detected)?;
     if copies.is_some() {

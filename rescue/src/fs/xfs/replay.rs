@@ -185,7 +185,13 @@ impl Replay<'_> {
             WAS_CONTINUED => self.held = self.held.saturating_add(transaction.go_on(bytes)?),
             COMMIT => {
                 let done = self.open.remove(&number).unwrap_or_default();
-                let held = done.items.iter().filter(|item| item.wanted()).flat_map(|item| &item.regions).map(Vec::len).sum::<usize>();
+                let held = done
+                    .items
+                    .iter()
+                    .filter(|item| item.wanted())
+                    .flat_map(|item| &item.regions)
+                    .map(Vec::len)
+                    .sum::<usize>();
                 self.held = self.held.saturating_sub(held);
                 for item in &done.items {
                     self.apply(item)?;

@@ -274,8 +274,7 @@ impl Superblock {
         {
             return wrong(&format!("inodes of {} bytes, {} in a block", self.sb_inodesize, self.sb_inopblock));
         }
-        let (blocks, per_group, groups) =
-            (self.sb_dblocks, u64::from(self.sb_agblocks), u64::from(self.sb_agcount));
+        let (blocks, per_group, groups) = (self.sb_dblocks, u64::from(self.sb_agblocks), u64::from(self.sb_agcount));
         let log = 64u32.saturating_sub(per_group.saturating_sub(1).leading_zeros());
         if per_group < 64 || log > 31 || u32::from(self.sb_agblklog) != log {
             return wrong(&format!("groups of {per_group} blocks, of which the logarithm is {}", self.sb_agblklog));

@@ -31,12 +31,7 @@ const COPY_RESERVED: u64 = 1 << 31;
 /// Adds what inodes and used runs name to the map of `survey`, and doubts groups whose own structures are not in it.
 ///
 /// * `settled`: no log is waiting, so that everything on disk must fit together; otherwise oddities are passed over.
-pub(super) fn unite(
-    view: &View<'_>,
-    settled: bool,
-    doubts: &mut Doubts,
-    survey: &mut Survey,
-) -> Result<(), Whole> {
+pub(super) fn unite(view: &View<'_>, settled: bool, doubts: &mut Doubts, survey: &mut Survey) -> Result<(), Whole> {
     let volume = view.volume;
     let mut walk = Walk {
         volume,
@@ -195,7 +190,8 @@ impl Walk<'_, '_> {
         bytes.resize(usize::try_from(place.len()).unwrap_or(0), 0);
         if self.volume.region.read_exact_at(&mut bytes, place.start).is_err() {
             // A bad sector is the job's to report: its bytes are in the map, their meaning is unknown to all.
-            self.unlisted = self.unlisted.saturating_add(place.len().checked_div(self.volume.geometry.inode_size).unwrap_or(0));
+            self.unlisted =
+                self.unlisted.saturating_add(place.len().checked_div(self.volume.geometry.inode_size).unwrap_or(0));
         } else {
             let size = usize::try_from(self.volume.geometry.inode_size).unwrap_or(1).max(1);
             for (index, inode) in (index..).zip(bytes.chunks_exact(size)) {
