@@ -3,7 +3,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::{Detected, Probe, named, uuid_at};
-use crate::{bytes::Fields, fs::label::text, units::KIB};
+use crate::{bytes::Fields, fs::label::text};
 
 /// Lists what is there.
 pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
