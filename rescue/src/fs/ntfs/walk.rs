@@ -37,7 +37,7 @@ pub(super) fn unite(volume: &Volume<'_>, specials: &mut Specials, survey: &mut S
         return Err(Whole::new(State::Unknown, reason));
     }
     let in_use = InUse::open(volume)?;
-    let mut walk = Walk { volume, in_use, specials, missing: Vec::new(), unreadable: 0, unlisted: 0 };
+    let mut walk = Walk { volume, in_use, specials, missing: Vec::new(), unreadable: 0, blank: 0, unlisted: 0 };
     let mut window = vec![0; WINDOW];
     let mut number = 0;
     while number < mft.records {
@@ -103,6 +103,8 @@ struct Walk<'v, 'a, 's> {
     missing: Vec<Extent>,
     /// Records in bad sectors.
     unreadable: u64,
+    /// Records that should be in use and are nothing but zeros.
+    blank: u64,
     /// Records in use that the bitmap of the MFT calls free.
     unlisted: u64,
 }
@@ -116,6 +118,11 @@ impl Walk<'_, '_, '_> {
             return Ok(());
         }
         self.unlisted = self.unlisted.saturating_add(u64::from(!listed));
+        // One that was never written, as after a power cut, says nothing of clusters to any reader.
+        if bytes.iter().all(|byte| *byte == 0) {
+            self.blank = self.blank.saturating_add(1);
+            return Ok(());
+        }
         let broken = |error| Whole::damaged(format_args!("record {number} of the MFT is broken: {error}"));
         unfix(bytes, b"FILE").map_err(broken)?;
         let record = Record::parse(bytes).map_err(broken)?;
@@ -159,6 +166,12 @@ impl Walk<'_, '_, '_> {
                 self.unreadable
             ));
         }
+        if self.blank > 0 {
+            survey.notes.push(format!(
+                "{} records of the MFT are empty that its bitmap calls in use; their clusters were taken from $Bitmap alone",
+                self.blank
+            ));
+        }
         if self.unlisted > 0 {
             survey.notes.push(format!("{} files are in use that the bitmap of the MFT calls free", self.unlisted));
         }
@@ -167,8 +180,11 @@ impl Walk<'_, '_, '_> {
             survey.widened.push(format!("{} that files have are free in $Bitmap, and kept", Bytes(missing.total())));
             survey.allocated = survey.allocated.union(&missing);
         }
-        let contradictory = self.unreadable > 0 || self.unlisted > 0 || !survey.widened.is_empty();
-        if let (true, Some(detected)) = (contradictory, &mut survey.detected) {
+        let contradictory = [self.unreadable, self.blank, self.unlisted].iter().any(|count| *count > 0);
+        if let (true, Some(detected)) = (contradictory || !survey.widened.is_empty(), &mut survey.detected)
+            // What was cut off in mid-write may contradict itself.
+            && detected.state != State::Dirty
+        {
             detected.state = State::Damaged;
         }
     }

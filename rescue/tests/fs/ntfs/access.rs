@@ -6,19 +6,23 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
 use crate::tools::{Bench, run, run_any, tool};
 
-/// Tells whether images can be mounted here.
+/// Tells whether images can be mounted here, by mounting one.
 pub fn fuse() -> bool {
-    let can = File::options().read(true).write(true).open("/dev/fuse").is_ok();
-    if !can {
-        eprintln!("/dev/fuse cannot be opened: flat volumes are filled by ntfscp and read by ntfscat");
-    }
-    can
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let bench = Bench::new();
+        let image = bench.blank("probe", 4 << 20);
+        run("mkntfs", &["-q", "-F", "-f", &image]);
+        let mounted = Mounted::open(&bench, &image, "ro").map(drop);
+        mounted.inspect_err(|why| eprintln!("volumes are filled by ntfscp and read by ntfscat: {why}")).is_ok()
+    })
 }
 
 /// A mounted image; unmounted, and all of it written, when it goes out of scope.
@@ -29,6 +33,10 @@ pub struct Mounted {
 
 impl Mounted {
     pub fn new(bench: &Bench, image: &str, options: &str) -> Self {
+        Self::open(bench, image, options).unwrap()
+    }
+
+    fn open(bench: &Bench, image: &str, options: &str) -> Result<Self, String> {
         let root = bench.dir.path().join("mounted");
         fs::create_dir(&root).unwrap();
         let before = fs::metadata(&root).unwrap().dev();
@@ -38,12 +46,14 @@ impl Mounted {
         let mut child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         let begun = Instant::now();
         while fs::metadata(&root).unwrap().dev() == before {
-            let ended = child.try_wait().unwrap();
-            assert!(ended.is_none(), "ntfs-3g: {ended:?}: {}", fs::read_to_string(&log).unwrap());
+            if let Some(status) = child.try_wait().unwrap() {
+                fs::remove_dir(&root).unwrap();
+                return Err(format!("ntfs-3g: {status}: {}", fs::read_to_string(&log).unwrap()));
+            }
             assert!(begun.elapsed() < Duration::from_secs(60), "ntfs-3g mounts nothing");
             thread::sleep(Duration::from_millis(5));
         }
-        Self { root, child }
+        Ok(Self { root, child })
     }
 }
 

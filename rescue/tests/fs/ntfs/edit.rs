@@ -176,6 +176,12 @@ impl Image {
         (24..(self.mft.len() * self.cluster / self.record) as u64).find(named).unwrap()
     }
 
+    /// Returns how many records in use continue others.
+    pub fn continued(&self) -> usize {
+        let all = (24..(self.mft.len() * self.cluster / self.record) as u64).map(|number| self.record(number));
+        all.filter(|record| record.starts_with(b"FILE") && record[22] & 1 == 1 && word(record, 32) != 0).count()
+    }
+
     /// Returns the clusters of an attribute in one piece.
     pub fn clusters(&self, number: u64, kind: u32) -> Vec<u64> {
         clusters(&self.attribute(number, kind))

@@ -253,7 +253,7 @@ fn broken_and_contradicting_structures_are_kept_whole() {
         ("broken boot sector", with(&|image| image.bytes[13] = 3), "coded 0x03"),
         ("no MFT", with(&|image| image.bytes[48] ^= 0x40), "disagree"),
         ("record torn", with(&|image| image.bytes[place + 510] ^= 1), "a write of it was torn"),
-        ("record gone", with(&|image| image.bytes[place..place + 1024].fill(0)), "begins with [00, 00, 00, 00]"),
+        ("record gone", with(&|image| image.bytes[place..place + 1024].fill(1)), "begins with [01, 01, 01, 01]"),
         ("record marked bad", with(&|image| image.bytes[place..place + 4].copy_from_slice(b"BAAD")), "begins with"),
         ("mirror differs", with(&|image| image.bytes[mirror + 70] ^= 1), "disagree about where"),
         ("mirror broken", with(&|image| image.bytes[mirror] = 0), "disagree about where"),
@@ -293,6 +293,13 @@ fn what_the_bitmap_forgot_is_kept() {
     let survey = survey_bytes(&unlisted.bytes);
     assert_eq!((survey.allocated.clone(), state(&survey)), (clean.allocated.clone(), State::Damaged));
     assert!(survey.notes[0].contains("1 files are in use"), "{:?}", survey.notes);
+
+    let mut blank = image.bytes.clone();
+    let place = image.place(image.find("victim"));
+    blank[place..place + 1024].fill(0);
+    let survey = survey_bytes(&blank);
+    assert_eq!((survey.allocated.clone(), state(&survey)), (clean.allocated.clone(), State::Damaged));
+    assert!(survey.notes[0].contains("1 records of the MFT are empty"), "{:?}", survey.notes);
 
     let mut second = Image::new(image.bytes.clone());
     let mirror = usize::from(second.bytes[56]) + 256 * usize::from(second.bytes[57]);
