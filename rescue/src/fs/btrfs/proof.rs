@@ -27,8 +27,10 @@ const MAX_INNER: u64 = 1 << 16;
 const MAX_LEAVES: u64 = 128 << 20;
 /// Runs missing from the extent tree that are remembered before all chunks are kept whole.
 const MAX_MISSING: usize = 1 << 16;
-/// Blocks of older generations that are read at most.
-const MAX_OLD: usize = 1 << 12;
+/// Blocks of older generations that are read at least and at most, and which share of the map they are between.
+const MIN_OLD: u64 = 64;
+const MAX_OLD: u64 = 1 << 12;
+const OLD_SHARE: u64 = 200;
 
 /// Returns the logical bytes of a file extent; none where it has none of its own.
 ///
@@ -138,44 +140,90 @@ impl Visitor for Proof<'_> {
 }
 
 /// Returns the logical bytes of tree blocks of the last generations that the superblock still names, and that were
-/// not written over: with them a file system is repaired whose last commit went wrong.
+/// not written over: with them a file system is repaired whose last commit went wrong. A generation of which there is
+/// too much, and the ones before it, are not kept: the books call all of it free.
 pub(super) fn older(volume: &Volume<'_>, map: &ExtentSet) -> Vec<Extent> {
-    let mut old = Old { map, nodesize: volume.sb.nodesize, kept: HashSet::new(), tried: 0, todo: Vec::new() };
-    for root in volume.sb.backups.iter().flat_map(|backup| &backup.roots) {
-        old.todo.push(Pointer::to_root(root, None));
+    let nodesize = u64::from(volume.sb.nodesize);
+    let share = map.total().checked_div(nodesize.saturating_mul(OLD_SHARE)).unwrap_or(0);
+    let mut old = Old {
+        map,
+        nodesize: volume.sb.nodesize,
+        left: share.clamp(MIN_OLD, MAX_OLD),
+        kept: HashSet::new(),
+        own: Vec::new(),
+        todo: Vec::new(),
+    };
+    let mut backups = volume.sb.backups.iter().collect::<Vec<_>>();
+    backups.sort_by_key(|backup| std::cmp::Reverse(backup.roots.iter().map(|root| root.generation).max()));
+    for backup in backups {
+        old.todo.extend(backup.roots.iter().map(|root| Pointer::to_root(root, None)));
+        while let Some(root) = old.todo.pop() {
+            tree::walk(volume, &root, &mut old);
+        }
+        let own = std::mem::take(&mut old.own);
+        if old.left == 0 {
+            own.iter().for_each(|logical| _ = old.kept.remove(logical));
+            break;
+        }
     }
-    while let Some(root) = old.todo.pop() {
-        tree::walk(volume, &root, &mut old);
-    }
-    let extent = |logical: u64| Extent::new(logical, logical.saturating_add(volume.sb.nodesize.into()));
-    old.kept.into_iter().map(extent).collect()
+    old.kept.into_iter().map(|logical| Extent::new(logical, logical.saturating_add(nodesize))).collect()
 }
 
 struct Old<'m> {
     map: &'m ExtentSet,
     nodesize: u32,
+    /// Blocks that may still be read.
+    left: u64,
     kept: HashSet<u64>,
-    tried: usize,
+    /// Those of this generation.
+    own: Vec<u64>,
     todo: Vec<Pointer>,
 }
 
 impl Visitor for Old<'_> {
     /// Below a block that is still in use there is nothing that is not.
     fn enter(&mut self, block: &Pointer) -> bool {
-        if self.tried >= MAX_OLD || self.map.covers(block.extent(self.nodesize)) || !self.kept.insert(block.logical) {
+        if self.left == 0 || self.map.covers(block.extent(self.nodesize)) || !self.kept.insert(block.logical) {
             return false;
         }
-        self.tried = self.tried.saturating_add(1);
+        self.left = self.left.saturating_sub(1);
+        self.own.push(block.logical);
         true
     }
 
     fn item(&mut self, key: &Key, data: &[u8]) {
-        if key.kind == kind::ROOT_ITEM && self.todo.len() < MAX_OLD {
+        // Not more trees than could be read.
+        if key.kind == kind::ROOT_ITEM && (self.todo.len() as u64) < MAX_OLD {
             self.todo.extend(Tree::parse(key, data).map(|tree| Pointer::to_root(&tree.root, None)));
         }
     }
 
     fn lost(&mut self, block: &Pointer, _error: Error) {
         self.kept.remove(&block.logical);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_extents_are_where_they_say() {
+        let data = |kind: u8, start: u64, len: u64| {
+            let mut out = vec![0; 53];
+            out[20] = kind;
+            out[21..29].copy_from_slice(&start.to_le_bytes());
+            out[29..37].copy_from_slice(&len.to_le_bytes());
+            out
+        };
+        for (name, data, want) in [
+            ("written", data(1, 65536, 4096), Some(Extent::new(65536, 69632))),
+            ("preallocated", data(2, 65536, 4096), Some(Extent::new(65536, 69632))),
+            ("a hole", data(1, 0, 0), None),
+            ("in the item", data(0, 65536, 4096)[..24].to_vec(), None),
+        ] {
+            assert_eq!(file_extent(&data), Ok(want), "{name}");
+        }
+        assert!(file_extent(&data(1, 65536, 4096)[..30]).is_err());
     }
 }

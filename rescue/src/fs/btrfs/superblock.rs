@@ -254,3 +254,67 @@ pub fn read(region: &dyn ReadAt, offset: u64) -> Copy {
     };
     Copy { offset, found }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::checksum::ROOM, *};
+    use crate::fs::ext::checksum::crc32c;
+
+    fn with(changes: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut out = vec![0; LEN];
+        out[48..56].copy_from_slice(&(64 * KIB).to_le_bytes());
+        out[64..72].copy_from_slice(MAGIC);
+        out[72] = 9;
+        out[144..148].copy_from_slice(&4096u32.to_le_bytes());
+        out[148..152].copy_from_slice(&16384u32.to_le_bytes());
+        out[32..48].fill(3);
+        changes.iter().for_each(|(at, bytes)| out[*at..at + bytes.len()].copy_from_slice(bytes));
+        let crc = !crc32c(!0, &[&out[ROOM..]]);
+        out[..4].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    #[test]
+    fn fields_are_where_the_format_has_them() {
+        let sb = Superblock::parse(&with(&[(88, &[0, 0, 1]), (96, &[0, 0, 2]), (164, &[8]), (199, &[1])]), 64 * KIB)
+            .unwrap();
+        assert_eq!(sb.chunk_root, Root { logical: 65536, generation: 8, level: 1 });
+        assert_eq!(sb.log_root, Some(Root { logical: 131_072, generation: 10, level: 0 }));
+        assert_eq!(sb.metadata_uuid, [3; 16]);
+        let split = Superblock::parse(&with(&[(189, &[4]), (571, &[5; 16])]), 64 * KIB).unwrap();
+        assert_eq!((split.fsid, split.metadata_uuid), ([3; 16], [5; 16]));
+        let backup =
+            Superblock::parse(&with(&[(2859 + 168 + 16, &[0, 16]), (2859 + 168 + 153, &[2])]), 64 * KIB).unwrap();
+        assert_eq!(backup.backups[1].roots, [Root { logical: 4096, generation: 0, level: 2 }]);
+        assert_eq!(backup.backups[0].roots, []);
+    }
+
+    #[test]
+    fn broken_superblocks_are_errors() {
+        for (name, bytes, want) in [
+            ("no magic", with(&[(64, b"X")]), "there is none"),
+            ("checksum type", with(&[(196, &[9])]), "its checksum type is 9"),
+            ("place", with(&[(50, &[7])]), "it says it is at byte 0x70000"),
+            ("sector size", with(&[(145, &[3])]), "its sector size is 768"),
+            ("node size", with(&[(149, &[8])]), "its node size is 2048"),
+            ("node size, too large", with(&[(148, &[0, 0, 2])]), "its node size is 131072"),
+            ("system chunks", with(&[(160, &[1, 8])]), "its length of system chunks is 2049"),
+            ("level", with(&[(198, &[8])]), "its tree level is 8"),
+            ("root", with(&[(80, &[1])]), "its tree root is 1"),
+        ] {
+            assert_eq!(Superblock::parse(&bytes, 64 * KIB).unwrap_err().to_string(), want, "{name}");
+        }
+        let mut bytes = with(&[]);
+        bytes[3000] ^= 1;
+        assert_eq!(Superblock::parse(&bytes, 64 * KIB), Err(Error::Checksum));
+        assert!(matches!(Superblock::parse(&bytes[..2000], 64 * KIB), Err(Error::Truncated(_))));
+    }
+
+    #[test]
+    fn only_places_in_the_region_are_read() {
+        let places = |len| places(len).iter().map(|place| place.start).collect::<Vec<_>>();
+        assert_eq!(places(64 * KIB), [] as [u64; 0]);
+        assert_eq!(places(64 * MIB + 4095), [64 * KIB]);
+        assert_eq!(places(u64::MAX), OFFSETS);
+    }
+}

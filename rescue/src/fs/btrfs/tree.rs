@@ -287,3 +287,78 @@ fn check_items(f: Fields<'_>, expected: &Pointer) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FSID: [u8; 16] = [9; 16];
+
+    const fn key(object: u64) -> Key {
+        Key { object, kind: kind::EXTENT_ITEM, offset: 1 }
+    }
+
+    fn pointer(level: u8) -> Pointer {
+        Pointer { from: key(10), to: Some(key(20)), logical: 65536, generation: 7, level, owner: Some(2) }
+    }
+
+    /// A block with these objects as keys, and items of 4 bytes each from its end on.
+    fn block(level: u8, objects: &[u64]) -> Vec<u8> {
+        let mut out = vec![0; 4096];
+        out[32..48].copy_from_slice(&FSID);
+        out[48..56].copy_from_slice(&65536u64.to_le_bytes());
+        out[80..88].copy_from_slice(&7u64.to_le_bytes());
+        out[88..96].copy_from_slice(&2u64.to_le_bytes());
+        out[96..100].copy_from_slice(&u32::try_from(objects.len()).unwrap().to_le_bytes());
+        out[100] = level;
+        for (index, object) in (0u32..).zip(objects) {
+            let at = slot(index, if level == 0 { ITEM } else { CHILD });
+            out[at..at + 8].copy_from_slice(&object.to_le_bytes());
+            out[at + 8] = kind::EXTENT_ITEM;
+            out[at + 9] = 1;
+            if level == 0 {
+                let place = 4096 - 101 - 4 * (index + 1);
+                out[at + 17..at + 21].copy_from_slice(&place.to_le_bytes());
+                out[at + 21..at + 25].copy_from_slice(&4u32.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_block_is_said() {
+        let with = |at: usize, byte: u8| {
+            let mut out = block(0, &[10, 11]);
+            out[at] = byte;
+            out
+        };
+        for (name, bytes, level, want) in [
+            ("good", block(0, &[10, 11, 19]), 0, None),
+            ("good, above", block(1, &[10, 19]), 1, None),
+            (
+                "another file system",
+                with(32, 1),
+                0,
+                Some("has file system 0x109090909090909 in place of 0x909090909090909"),
+            ),
+            ("another place", with(50, 2), 0, Some("has address 0x20000 in place of 0x10000")),
+            ("older", with(80, 6), 0, Some("has generation 0x6 in place of 0x7")),
+            ("lower", block(0, &[10]), 1, Some("has level 0x0 in place of 0x1")),
+            ("too high", block(8, &[10]), 8, Some("has level 0x8 in place of 0x7")),
+            ("another tree", with(88, 5), 0, Some("has owner 0x5 in place of 0x2")),
+            ("empty", block(0, &[]), 0, Some("item 0 of 0")),
+            ("too many", with(98, 1), 0, Some("item 65538 of 65538")),
+            ("falling", block(0, &[11, 10]), 0, Some("item 1 of 2")),
+            ("twice", block(0, &[11, 11]), 0, Some("item 1 of 2")),
+            ("before the parent's key", block(0, &[9]), 0, Some("item 0 of 1")),
+            ("the neighbour's key", block(0, &[10, 20]), 0, Some("item 1 of 2")),
+            ("data beyond the end", with(101 + 22, 1), 0, Some("item 0 of 2")),
+            ("data among the items", with(101 + 18, 0), 0, None),
+        ] {
+            let got = check(&bytes, &pointer(level), &FSID).err().map(|error| error.to_string());
+            assert!(got.is_some() == want.is_some(), "{name}: {got:?}");
+            assert!(got.is_none_or(|got| got.ends_with(want.unwrap())), "{name}");
+        }
+        assert!(check(&[0; 50], &pointer(0), &FSID).is_err());
+    }
+}

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::tools::{Bench, Noise};
 
-const CASES: usize = 150;
+const CASES: usize = 100;
 
 /// A region with some blocks of it replaced.
 struct Overlay {
@@ -44,7 +44,7 @@ impl ReadAt for Overlay {
 fn damaged(block: &[u8], noise: &mut Noise) -> Vec<u8> {
     let mut out = block.to_vec();
     for _ in 0..=noise.next() % 4 {
-        let reach = if noise.next() % 4 == 0 { out.len() } else { 400.min(out.len()) };
+        let reach = if noise.next().is_multiple_of(4) { out.len() } else { 400.min(out.len()) };
         let at = 32 + usize::try_from(noise.next()).unwrap() % (reach - 32);
         out[at] = match noise.next() % 5 {
             0 => 0,

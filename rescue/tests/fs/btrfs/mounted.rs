@@ -329,7 +329,7 @@ fn files_synced_and_not_committed_are_replayed_from_the_copy() {
         let copy = bench.path("copy");
         noise_copy(&image, &copy, &survey);
         assert_eq!(verdict(&copy), verdict(&image), "{options}");
-        let want = Mount::new(&bench, &[image.clone()], "nodiscard").read_all();
+        let want = Mount::new(&bench, std::slice::from_ref(&image), "nodiscard").read_all();
         assert!((0..40).all(|number| want.contains_key(Path::new(&format!("synced{number}")))), "{options}");
         assert_eq!(Mount::new(&bench, &[copy], "nodiscard").read_all(), want, "{options}");
     }
