@@ -109,6 +109,7 @@ fn copies(region: &dyn ReadAt, first: Option<&Header>) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use super::*;
     use crate::{block::MemoryDisk, units::SectorSize};

@@ -148,6 +148,7 @@ impl ReadAt for Mapped<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use proptest::prelude::*;
 

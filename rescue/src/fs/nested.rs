@@ -21,6 +21,8 @@ const MAX_DEPTH: u8 = 4;
 const MAX_VOLUMES: u32 = 4096;
 /// Runs of bytes collected before their small gaps are closed: 32 MiB of memory.
 const MAX_RUNS: usize = 2 << 20;
+/// Sentences of each kind that are handed on.
+const MAX_SENTENCES: usize = 100;
 
 /// How far into a region a look may go.
 pub(super) struct Depth<'a> {
@@ -181,7 +183,17 @@ impl Gathered {
         self.survey.zeros = ExtentSet::from_unsorted(self.zeros).intersect(&set);
         self.survey.allocated = set;
         self.survey.widened.extend(map::closed_gaps(self.min_gap.max(min_gap)));
+        shorten(&mut self.survey.widened);
+        shorten(&mut self.survey.notes);
         self.survey
+    }
+}
+
+fn shorten(sentences: &mut Vec<String>) {
+    let more = sentences.len().saturating_sub(MAX_SENTENCES);
+    if more > 0 {
+        sentences.truncate(MAX_SENTENCES);
+        sentences.push(format!("and {more} more of the kind"));
     }
 }
 
@@ -198,5 +210,54 @@ pub(super) fn names(all: &[String]) -> String {
     match all.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{block::MemoryDisk, units::SectorSize};
+
+    #[test]
+    fn hidden_bytes_read_as_zeros() {
+        let region = MemoryDisk::new(vec![7; 64], SectorSize::B512);
+        let hidden = [Extent::new(8, 16), Extent::new(30, 64)].into_iter().collect::<ExtentSet>();
+        let masked = Masked { region: &region, hidden: &hidden };
+        let mut bytes = [1; 64];
+        masked.read_exact_at(&mut bytes, 0).unwrap();
+        let want = (0..64).map(|at| if hidden.contains(at) { 0 } else { 7 }).collect::<Vec<_>>();
+        assert_eq!(bytes[..], want);
+        masked.read_exact_at(&mut bytes[..10], 54).unwrap();
+        assert_eq!(bytes[..10], [0; 10]);
+        assert!(masked.read_exact_at(&mut bytes[..10], 55).is_err());
+        assert!(masked.read_exact_at(&mut bytes[..10], u64::MAX).is_err());
+    }
+
+    #[test]
+    fn too_many_runs_close_their_gaps() {
+        let mut gathered = Gathered { max_runs: 8, ..Gathered::new(detect_nothing()) };
+        for number in 0..40u64 {
+            gathered.keep(&ExtentSet::from(Extent::new(number * 1000, number * 1000 + 100)));
+            gathered.widened("because".to_owned());
+        }
+        assert!(gathered.runs.len() <= 40);
+        let survey = gathered.finish();
+        assert!((0..40).all(|number| survey.allocated.covers(Extent::new(number * 1000, number * 1000 + 100))));
+        let names = (0..10).map(|number| format!("lv{number}")).collect::<Vec<_>>();
+        assert_eq!(super::names(&names), "lv0, lv1, lv2, lv3, lv4, lv5, lv6, lv7 and 2 more");
+        let mut many = vec![String::new(); 130];
+        shorten(&mut many);
+        assert_eq!((many.len(), many[100].as_str()), (101, "and 30 more of the kind"));
+    }
+
+    fn detect_nothing() -> Detected {
+        Detected {
+            name: "nothing".to_owned(),
+            version: None,
+            label: None,
+            uuid: None,
+            block_size: None,
+            state: crate::fs::State::Unknown,
+        }
     }
 }

@@ -222,8 +222,11 @@ fn read_segment(
     Ok(Segment { kind, extents, areas, linear })
 }
 
-/// Calls `each` with every name in a segment, and the number behind it in its list.
-fn names(section: &Section<'_>, each: &mut dyn FnMut(&str, Option<u64>) -> Result<(), String>) -> Result<(), String> {
+/// Takes a name and the number behind it in its list.
+type Each<'e> = &'e mut dyn FnMut(&str, Option<u64>) -> Result<(), String>;
+
+/// Calls `each` with every name in a segment.
+fn names(section: &Section<'_>, each: Each<'_>) -> Result<(), String> {
     for (key, value) in section.values() {
         match value {
             Value::Text(name) if key != "type" => each(name, None)?,
@@ -246,6 +249,7 @@ fn names(section: &Section<'_>, each: &mut dyn FnMut(&str, Option<u64>) -> Resul
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use super::{super::text::parse, *};
 

@@ -249,3 +249,7 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+mod tests;

@@ -102,10 +102,12 @@ impl<'t> Section<'t> {
     /// Returns the strings in the list called `name`; none where it is not there, `None` where it is something else.
     #[must_use]
     pub fn words(&self, name: &str) -> Option<Vec<&str>> {
-        let word = |value| match value {
-            &Value::Text(ref text) => Some(text.as_ref()),
-            _ => None,
-        };
+        fn word<'v>(value: &'v Value<'_>) -> Option<&'v str> {
+            match value {
+                Value::Text(text) => Some(text),
+                _ => None,
+            }
+        }
         match self.get(name) {
             None => Some(Vec::new()),
             Some(Node::Value(Value::List(values))) => values.iter().map(word).collect(),
