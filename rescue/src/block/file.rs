@@ -1,13 +1,16 @@
 //! A file standing in for a disk.
 //!
 //! A source holds a shared advisory lock (`flock`), a target an exclusive one, for as long as it is open. Holes are
-//! told from data, so that a sparse file of 2 TiB costs what it holds.
+//! told from data, so that a sparse file of 2 TiB costs what it holds. A file that ends within a sector is a disk that
+//! ends with it: what the file lacks of the sector reads as zeros, and the file grows by it only where other bytes are
+//! written there.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use nix::{
@@ -29,6 +32,8 @@ pub struct FileDisk {
     file: Held,
     path: PathBuf,
     identity: Identity,
+    /// Bytes of the file; less than the disk's, where it ends within a sector.
+    held: AtomicU64,
     /// Device and inode number: what the path must still name at the end.
     inode: (u64, u64),
     synced: SyncState,
@@ -58,13 +63,13 @@ impl FileDisk {
     /// * `sector_size`: 512 bytes where none is given.
     ///
     /// # Errors
-    /// [`Error::Refused`] where the file is empty, ends within a sector, or is being written as a target or through a
-    /// loop device; [`Error::Open`].
+    /// [`Error::Refused`] where the file is empty, or is being written as a target or through a loop device;
+    /// [`Error::Open`].
     pub fn open_source(path: &Path, sector_size: Option<SectorSize>) -> Result<Self, Error> {
         Self::open(path, sector_size, false)
     }
 
-    /// Opens `path` for reading and writing, alone. The file keeps its length.
+    /// Opens `path` for reading and writing, alone.
     ///
     /// # Errors
     /// As [`FileDisk::open_source`]; also [`Error::Refused`] where the file cannot be written, is open as a source or
@@ -85,7 +90,7 @@ impl FileDisk {
             .map_err(|source| open_error(&name, target, source))?;
         let meta =
             file.metadata().map_err(|source| Error::Open { action: "looking at", disk: name.clone(), source })?;
-        check_shape(&name, &meta, sector_size)?;
+        check_shape(&name, &meta)?;
         let file = lock(file, &name, target)?;
         check_loops(&name, &meta, target)?;
         let identity = Identity {
@@ -94,12 +99,13 @@ impl FileDisk {
             serial: None,
             wwn: None,
             transport: Transport::File,
-            len: meta.len(),
+            len: meta.len().next_multiple_of(sector_size.bytes()),
             sector_size,
             physical_sector_size: sector_size,
         };
         let inode = (meta.dev(), meta.ino());
-        Ok(Self { file, path: path.to_owned(), identity, inode, synced: SyncState::default() })
+        let held = AtomicU64::new(meta.len());
+        Ok(Self { file, path: path.to_owned(), identity, held, inode, synced: SyncState::default() })
     }
 
     fn changed(&self, what: String) -> Error {
@@ -115,10 +121,20 @@ impl FileDisk {
     /// for data there says the same as in a hole.
     fn check_len(&self) -> Result<(), Error> {
         let now = self.file.metadata().map_err(|e| self.changed(format!("it cannot be looked at any more ({e})")))?;
-        if now.len() == self.identity.len {
+        let held = self.held();
+        if now.len() == held {
             return Ok(());
         }
-        Err(self.changed(format!("it held {} bytes and now holds {}", self.identity.len, now.len())))
+        Err(self.changed(format!("it held {held} bytes and now holds {}", now.len())))
+    }
+
+    fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Returns how many of `len` bytes from `offset` on lie in the file.
+    fn inside(&self, offset: u64, len: usize) -> usize {
+        usize::try_from(self.held().saturating_sub(offset)).map_or(len, |inside| inside.min(len))
     }
 
     /// Seeks for data or a hole; `None` where only a hole follows.
@@ -142,13 +158,11 @@ fn open_error(name: &str, target: bool, source: io::Error) -> Error {
     }
 }
 
-fn check_shape(name: &str, meta: &std::fs::Metadata, sector_size: SectorSize) -> Result<(), Error> {
+fn check_shape(name: &str, meta: &std::fs::Metadata) -> Result<(), Error> {
     let reason = if !meta.is_file() {
         "it is not a regular file".to_owned()
     } else if meta.len() == 0 {
         "it is empty".to_owned()
-    } else if !sector_size.aligns(meta.len()) {
-        format!("its {} bytes are no whole number of sectors of {sector_size} bytes", meta.len())
     } else {
         return Ok(());
     };
@@ -187,7 +201,9 @@ impl ReadAt for FileDisk {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
         check_range(&self.identity.path, self.identity.len, offset, buf.len() as u64)?;
-        transfer::read_full(&self.identity.path, buf, offset, |buf, at| self.file.read_at(buf, at))
+        let (inside, lacking) = buf.split_at_mut(self.inside(offset, buf.len()));
+        lacking.fill(0);
+        transfer::read_full(&self.identity.path, inside, offset, |buf, at| self.file.read_at(buf, at))
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Extent>, Error> {
@@ -232,7 +248,14 @@ impl Disk for FileDisk {
 impl TargetDisk for FileDisk {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
         check_range(&self.identity.path, self.identity.len, offset, buf.len() as u64)?;
-        transfer::write_full(&self.identity.path, buf, offset, |buf, at| self.file.write_at(buf, at))
+        let (inside, lacking) = buf.split_at(self.inside(offset, buf.len()));
+        let grows = lacking.iter().any(|byte| *byte != 0);
+        let written = if grows { buf } else { inside };
+        transfer::write_full(&self.identity.path, written, offset, |buf, at| self.file.write_at(buf, at))?;
+        if grows {
+            self.held.fetch_max(offset + buf.len() as u64, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     fn write_zeros(&self, range: Extent) -> Result<(), Error> {
@@ -349,20 +372,41 @@ mod tests {
     fn files_that_are_no_disks_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        std::fs::write(at("odd"), [0; 4608]).unwrap();
         std::fs::write(at("empty"), []).unwrap();
         mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
-        for (name, sector_size, want) in [
-            ("odd", SectorSize::B4096, "its 4608 bytes are no whole number of sectors of 4096 bytes"),
-            ("empty", SectorSize::B512, "it is empty"),
-            ("pipe", SectorSize::B512, "it is not a regular file"),
-            (".", SectorSize::B512, "it is not a regular file"),
-        ] {
-            assert_eq!(refusal(FileDisk::open_source(&at(name), Some(sector_size))), want, "{name}");
+        for (name, want) in
+            [("empty", "it is empty"), ("pipe", "it is not a regular file"), (".", "it is not a regular file")]
+        {
+            assert_eq!(refusal(FileDisk::open_source(&at(name), None)), want, "{name}");
         }
-        assert_eq!(FileDisk::open_source(&at("odd"), None).unwrap().len(), 4608);
         let missing = FileDisk::open_source(&at("missing"), None).unwrap_err();
         assert!(chain(&missing).ends_with("missing failed: No such file or directory (os error 2)"), "{missing:?}");
+    }
+
+    #[test]
+    fn a_file_that_ends_within_a_sector_is_filled_up_with_zeros() {
+        let (_dir, path) = sparse(4608);
+        std::fs::write(&path, [3; 4700]).unwrap();
+        let length = || path.metadata().unwrap().len();
+        for (sector_size, len) in [(SectorSize::B512, 5120), (SectorSize::B4096, 8192)] {
+            let source = FileDisk::open_source(&path, Some(sector_size)).unwrap();
+            assert_eq!(source.len(), len);
+            let bytes = read_vec(&source, 0, usize::try_from(len).unwrap()).unwrap();
+            assert!(bytes[..4700].iter().all(|byte| *byte == 3) && bytes[4700..].iter().all(|byte| *byte == 0));
+            assert_eq!(read_vec(&source, 4800, 20).unwrap(), [0; 20]);
+            source.check_unchanged().unwrap();
+        }
+        let target = FileDisk::open_target(&path, None).unwrap();
+        let mut sector = [0; 512];
+        sector[..92].fill(5);
+        target.write_all_at(&sector, 4608).unwrap();
+        target.write_zeros(Extent::new(4700, 5120)).unwrap();
+        assert_eq!((length(), read_vec(&target, 4608, 512).unwrap()), (4700, sector.to_vec()));
+        target.check_unchanged().unwrap();
+        sector[300] = 9;
+        target.write_all_at(&sector, 4608).unwrap();
+        assert_eq!((length(), read_vec(&target, 4608, 512).unwrap()), (5120, sector.to_vec()));
+        target.check_unchanged().unwrap();
     }
 
     #[test]
