@@ -44,6 +44,9 @@ fn region(kind: RegionKind, range: Extent, allocated: &[(u64, u64)], runs: &[(u6
         detected: None,
         allocated: allocated.iter().map(|(start, end)| Extent::new(*start, *end)).collect(),
         widened: Vec::new(),
+        usage: None,
+        left_out: Vec::new(),
+        inside: Vec::new(),
         chunks: Vec::new(),
     };
     for (first, end) in runs {

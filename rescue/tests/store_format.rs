@@ -10,8 +10,11 @@ use std::{
 };
 
 use data_encoding::{BASE64, HEXLOWER};
-use rescue::store::{ChunkId, Store};
-use serde_json::Value;
+use rescue::{
+    fs::Usage,
+    store::{ChunkId, Manifest, Store},
+};
+use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 fn root() -> PathBuf {
@@ -217,6 +220,26 @@ fn the_library_reads_the_sample_the_same_way() {
     let found = Store::open(dir.path()).unwrap().verify(&|_, _| {}, &|| false).unwrap();
     assert!(found.is_sound(), "{found:?}");
     assert_eq!((found.packs, found.frames, found.images), (1, 5, 1));
+}
+
+#[test]
+fn what_is_only_for_people_may_be_absent_or_unknown() {
+    let mut json = reader::manifest(&image_file());
+    let read = |json: &Value| serde_json::from_value::<Manifest>(json.clone()).unwrap();
+    let old = read(&json);
+    assert!(old.regions.iter().all(|region| region.usage.is_none() && region.left_out.is_empty()));
+    assert_eq!(serde_json::to_value(&old).unwrap(), json, "nothing is written where there is nothing to say");
+
+    let region = &mut json["regions"][0];
+    region["usage"] = json!({ "used": 4096, "free": 512 });
+    region["left_out"] = json!([{ "path": "pagefile.sys", "bytes": 4096 }]);
+    region["inside"] = json!([{ "name": "vg/root", "bytes": 8192, "detected": null, "kept": 4096 }]);
+    let new = read(&json);
+    assert_eq!(new.regions[0].usage, Some(Usage { used: 4096, free: 512 }));
+    assert_eq!((&new.regions[0].left_out[0].path[..], new.regions[0].inside[0].kept), ("pagefile.sys", 4096));
+    assert_eq!(serde_json::to_value(&new).unwrap(), json);
+    json["regions"][0]["not-yet-invented"] = json!([1]);
+    assert_eq!(read(&json), new);
 }
 
 fn copy(from: &Path, to: &Path) {

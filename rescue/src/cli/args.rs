@@ -31,6 +31,10 @@ pub enum Command {
         disk: DiskRef,
         /// Bytes in a sector, where the disk is a file.
         sector_size: Option<SectorSize>,
+        /// Count the contents of swap, page and hibernation files as kept.
+        keep_swap_files: bool,
+        /// What of it.
+        part: Part,
         /// As JSON.
         json: bool,
     },
@@ -54,6 +58,18 @@ pub enum Command {
     },
 }
 
+/// What `show` shows of a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Its table, and what its regions hold.
+    #[default]
+    Facts,
+    /// A picture of what is kept of each region.
+    Map,
+    /// What is kept, extent by extent.
+    Extents,
+}
+
 /// A command line that asks for nothing sensible.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -71,6 +87,9 @@ pub enum Error {
         /// What it needs.
         missing: &'static str,
     },
+    /// Two options ask for different things.
+    #[error("{0} and {1} do not go together")]
+    Both(&'static str, &'static str),
 }
 
 /// Everything that options can say, before it is known which command they belong to.
@@ -87,6 +106,8 @@ struct Options {
     store: Option<PathBuf>,
     monochrome: bool,
     keep_swap_files: bool,
+    map: bool,
+    extents: bool,
 }
 
 /// Reads a command line, without the program's name.
@@ -135,7 +156,9 @@ fn option(
         "-y" | "--yes" if command == "restore" => options.yes = true,
         "--accept-partial" if command == "restore" => options.accept_partial = true,
         "-l" | "--level" if command == "capture" => options.level = Some(parser.value()?.parse()?),
-        "--keep-swap-files" if command == "capture" => options.keep_swap_files = true,
+        "--map" if command == "show" => options.map = true,
+        "--extents" if command == "show" => options.extents = true,
+        "--keep-swap-files" if matches!(command, "capture" | "show") => options.keep_swap_files = true,
         "--note" if command == "capture" => options.note = Some(parser.value()?.string()?),
         "--sector-size" if opens => options.sector_size = Some(parser.value()?.parse_with(sector_size)?),
         "--store" if command == "tui" => options.store = Some(parser.value()?.into()),
@@ -150,20 +173,23 @@ fn sector_size(text: &str) -> Result<SectorSize, String> {
     SectorSize::new(bytes).map_err(|error| error.to_string())
 }
 
+/// Tells what of a disk is to be shown.
+fn part(options: &Options) -> Result<Part, Error> {
+    match (options.map, options.extents) {
+        (true, true) => Err(Error::Both("--map", "--extents")),
+        // A picture is for people; its data is what --extents prints.
+        (true, false) if options.json => Err(Error::Both("--map", "--json")),
+        (true, false) => Ok(Part::Map),
+        (false, true) => Ok(Part::Extents),
+        (false, false) => Ok(Part::Facts),
+    }
+}
+
 fn build(command: &str, options: Options) -> Result<Command, Error> {
-    let Options {
-        words,
-        json,
-        dry_run,
-        yes,
-        accept_partial,
-        level,
-        note,
-        sector_size,
-        store,
-        monochrome,
-        keep_swap_files,
-    } = options;
+    let part = part(&options)?;
+    let Options { words, json, dry_run, yes, accept_partial, level, note, sector_size, store, monochrome, .. } =
+        options;
+    let keep_swap_files = options.keep_swap_files;
     let mut words = words.into_iter();
     let mut next =
         |command: &'static str, missing: &'static str| words.next().ok_or(Error::Missing { command, missing });
@@ -173,7 +199,7 @@ fn build(command: &str, options: Options) -> Result<Command, Error> {
         "tui" => Command::Tui(tui::Options { store, monochrome }),
         "version" => Command::Version,
         "disks" => Command::Disks { json },
-        "show" => Command::Show { disk: disk(next("show", "a disk")?)?, sector_size, json },
+        "show" => Command::Show { disk: disk(next("show", "a disk")?)?, sector_size, keep_swap_files, part, json },
         "images" => Command::Images { store: next("images", "a store")?.into(), json },
         "capture" => {
             let job = CaptureJob {
@@ -221,6 +247,16 @@ mod tests {
     fn commands_become_jobs() {
         assert_eq!(parsed(""), Ok(Command::Tui(tui::Options::default())));
         assert_eq!(parsed("disks --json"), Ok(Command::Disks { json: true }));
+        let show = |keep_swap_files, part, json| Command::Show {
+            disk: DiskRef::Path("d.raw".to_owned()),
+            sector_size: None,
+            keep_swap_files,
+            part,
+            json,
+        };
+        assert_eq!(parsed("show d.raw"), Ok(show(false, Part::Facts, false)));
+        assert_eq!(parsed("show d.raw --map --keep-swap-files"), Ok(show(true, Part::Map, false)));
+        assert_eq!(parsed("show --extents d.raw --json"), Ok(show(false, Part::Extents, true)));
         assert_eq!(parsed("help capture"), Ok(Command::Help(Some("capture".to_owned()))));
         assert_eq!(parsed("restore --help"), Ok(Command::Help(Some("restore".to_owned()))));
         let Ok(Command::Run { job: Job::Capture(job), dry_run: true, .. }) = parsed("capture -n --level 9 d.raw st")
@@ -247,6 +283,9 @@ mod tests {
                 "show a --sector-size 513",
                 "cannot parse argument \"513\": 513 is not a sector size (a power of two from 512 to 65536)",
             ),
+            ("show a --map --extents", "--map and --extents do not go together"),
+            ("show a --json --map", "--map and --json do not go together"),
+            ("capture a b --map", "invalid option '--map'"),
             ("images", "images needs a store; `rescue help images` says more"),
         ] {
             assert_eq!(parsed(line).unwrap_err(), want, "{line}");

@@ -20,7 +20,7 @@ rescue images whole disks into a store and writes them back, while no system run
   rescue                              the screens: everything below with keys and plans to read first
                                       (rescue tui [--store FOLDER] [--monochrome] is the same)
   rescue disks                        the disks of this machine, with tables and file systems
-  rescue show DISK                    one disk: its table, regions, used and free bytes
+  rescue show DISK                    one disk: its table, regions, used and free bytes, what is kept
   rescue capture DISK STORE           image DISK into STORE, a folder; made if there is none
   rescue images STORE                 the images in STORE
   rescue restore STORE IMAGE DISK     overwrite DISK with IMAGE, and read it back
@@ -48,13 +48,24 @@ Memory, loop, optical and boot-partition devices are left out. Needs to be root 
 ";
 
 const SHOW: &str = "\
-rescue show DISK [--json] [--sector-size BYTES]
+rescue show DISK [--map | --extents] [--keep-swap-files] [--json] [--sector-size BYTES]
 
 Shows one disk: its partition table and what is wrong with it, and for each region the file system,
-label, how much an image would keep, how much is free, and why more is kept than the file system's
-own books say. Changes nothing.
+version, label, UUID, block size and state, what is used and free by the file system's own books, how
+much an image would keep and why that is more than the books say, the files whose contents are left
+out, and the volumes of a container. Changes nothing.
 
-  --json                 one object
+  --map                  draw what is kept of each region; ASCII where LANG or LC_* name no UTF-8
+  --extents              print what is kept, for scripts: a line an extent, in the order of the disk, with
+                         four fields between tabs: region (head, gap, tail, whole, or the number of the
+                         partition), first byte on the disk, byte after the last, length
+  --keep-swap-files      as a capture with --keep-swap-files sees it
+  --json                 one object: identity, table, disk_id, problems, regions. A region has kind, range
+                         (start and end on the disk), partition, detected (name, version, label, uuid,
+                         block_size, state), used (bytes an image keeps), usage (used and free by the file
+                         system's own books, or null), left_out (path, bytes), inside (name, bytes,
+                         detected, kept), widened, notes. With --extents an array of objects: kind,
+                         number (of a partition), start, end, len
   --sector-size BYTES    512 (the default) or 4096, when DISK is a file
 ";
 

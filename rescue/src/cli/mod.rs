@@ -2,6 +2,7 @@
 
 mod args;
 mod help;
+mod map;
 mod print;
 mod progress;
 
@@ -11,10 +12,13 @@ use std::{
     process::ExitCode,
 };
 
-use self::{args::Command, progress::Shown};
+use self::{
+    args::{Command, Part},
+    progress::Shown,
+};
 use crate::{
     block::DiskRef,
-    exit,
+    exit, fs,
     job::{Cancel, Job, Plan, Report, monitor::Silent, plan, survey, view::PlanView},
     tui,
 };
@@ -55,9 +59,15 @@ fn run(command: Command) -> Result<u8, plan::Error> {
             let found = survey::disks()?;
             if json { print_json(&found) } else { print(&print::disks(&found)) }
         }
-        Command::Show { disk, sector_size, json } => {
-            let found = survey::disk(&disk, sector_size)?;
-            if json { print_json(&found) } else { print(&print::disk(&found)) }
+        Command::Show { disk, sector_size, keep_swap_files, part, json } => {
+            let found = survey::disk(&disk, sector_size, &fs::Options { keep_swap_files })?;
+            match (part, json) {
+                (Part::Facts, false) => print(&print::disk(&found.view)),
+                (Part::Facts, true) => print_json(&found.view),
+                (Part::Map, _) => print(&map::picture(&found, map::Marks::of_terminal())),
+                (Part::Extents, false) => print(&map::lines(&found)),
+                (Part::Extents, true) => print_json(&map::extents(&found).collect::<Vec<_>>()),
+            }
         }
         Command::Images { store, json } => {
             let found = survey::images(&store)?;

@@ -6,6 +6,7 @@ use super::progress;
 use crate::{
     block::Identity,
     escape::Escaped,
+    fs::{Detected, State},
     job::{
         Report,
         analysis::region_name,
@@ -43,30 +44,81 @@ pub fn disk(disk: &DiskView) -> String {
         disk.identity.physical_sector_size,
         disk.disk_id.as_deref().map(|id| format!(", disk id {}", Escaped(id))).unwrap_or_default()
     );
-    let _ = writeln!(out, "\n    {:<40} {:>16} {:>10} {:>10} {:>10}", "region", "starts at", "size", "kept", "free");
+    let heads = ["region", "starts at", "size", "used", "free", "kept"].map(str::to_owned);
+    let _ = writeln!(out, "\n{}", row(&heads));
     for region in &disk.regions {
-        let len = region.range.len();
-        let used = region.used.map(|used| (Bytes(used).to_string(), Bytes(len.saturating_sub(used)).to_string()));
-        let (used, free) = used.unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "    {:<40} {:>16} {:>10} {used:>10} {free:>10}",
-            what(region),
-            region.range.start,
-            Bytes(len).to_string()
-        );
-        if let Some(detected) = &region.detected {
-            let mut facts = vec![format!("{:?}", detected.state).to_lowercase()];
-            facts.extend(detected.version.as_deref().map(|version| Escaped(version).to_string()));
-            facts.extend(detected.uuid.as_deref().map(|uuid| format!("UUID {}", Escaped(uuid))));
-            facts.extend(detected.block_size.map(|size| format!("blocks of {size} bytes")));
-            let _ = writeln!(out, "      {}", facts.join(", "));
-        }
-        for text in region.widened.iter().chain(&region.notes) {
-            let _ = writeln!(out, "      {text}");
-        }
+        region_facts(&mut out, region);
     }
     out
+}
+
+/// Lays out a line of the table of regions.
+fn row(cells: &[String; 6]) -> String {
+    let [region, start, size, used, free, kept] = cells;
+    format!("    {region:<36} {start:>16} {size:>10} {used:>10} {free:>10} {kept:>10}")
+}
+
+/// Writes a region: its line, and below it all that is known of what it holds.
+fn region_facts(out: &mut String, region: &RegionView) {
+    let shown = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| Bytes(bytes).to_string());
+    let cells = [
+        what(region),
+        region.range.start.to_string(),
+        Bytes(region.range.len()).to_string(),
+        shown(region.usage.map(|usage| usage.used)),
+        shown(region.usage.map(|usage| usage.free)),
+        shown(region.used),
+    ];
+    let _ = writeln!(out, "{}", row(&cells));
+    if let Some(detected) = &region.detected {
+        let _ = writeln!(out, "      {}", facts(detected));
+    }
+    for volume in &region.inside {
+        let holds = volume.detected.as_ref().map_or_else(|| "nothing known".to_owned(), named);
+        let _ = writeln!(
+            out,
+            "      inside: {}, {holds}, {}, {} kept",
+            Escaped(&volume.name),
+            Bytes(volume.bytes),
+            Bytes(volume.kept)
+        );
+        if let Some(detected) = &volume.detected {
+            let _ = writeln!(out, "        {}", facts(detected));
+        }
+    }
+    for file in &region.left_out {
+        let _ = writeln!(out, "      left out: {}, {}", Escaped(&file.path), Bytes(file.bytes));
+    }
+    for text in &region.widened {
+        let _ = writeln!(out, "      widened: {}", Escaped(text));
+    }
+    for text in &region.notes {
+        let _ = writeln!(out, "      note: {}", Escaped(text));
+    }
+}
+
+/// Names a file system with its label.
+fn named(detected: &Detected) -> String {
+    match detected.label.as_deref() {
+        Some(label) if !label.is_empty() => format!("{} \"{}\"", Escaped(&detected.name), Escaped(label)),
+        _ => Escaped(&detected.name).to_string(),
+    }
+}
+
+/// Says of a file system what its name and label do not.
+fn facts(detected: &Detected) -> String {
+    let state = match detected.state {
+        State::Clean => "clean",
+        State::Dirty => "dirty",
+        State::Damaged => "damaged",
+        State::Hibernated => "hibernated",
+        State::Unknown => "state unknown",
+    };
+    let mut facts = vec![state.to_owned()];
+    facts.extend(detected.version.as_deref().map(|version| format!("version {}", Escaped(version))));
+    facts.extend(detected.uuid.as_deref().map(|uuid| format!("UUID {}", Escaped(uuid))));
+    facts.extend(detected.block_size.map(|size| format!("blocks of {size} bytes")));
+    facts.join(", ")
 }
 
 fn heading(disk: &DiskView) -> String {
@@ -180,7 +232,7 @@ pub fn plan(plan: &PlanView) -> String {
         let _ = writeln!(out, "    {} in all", Bytes(plan.bytes));
     }
     for warning in &plan.warnings {
-        let _ = writeln!(out, "note: {warning}");
+        let _ = writeln!(out, "note: {}", Escaped(warning));
     }
     out
 }
@@ -226,5 +278,62 @@ fn summary(report: &Report) -> String {
             Bytes(report.allocated_bytes)
         ),
         _ => "everything that was read is as it was written".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        extent::Extent,
+        fs::{Inside, LeftOut, Usage},
+        table::RegionKind,
+        units::{GIB, MIB},
+    };
+
+    fn detected(name: &str, label: &str) -> Detected {
+        Detected {
+            name: name.to_owned(),
+            version: Some("3.1".to_owned()),
+            label: Some(label.to_owned()),
+            uuid: Some("AB-1".to_owned()),
+            block_size: Some(4096),
+            state: State::Hibernated,
+        }
+    }
+
+    #[test]
+    fn all_that_is_known_of_a_region_is_shown_and_names_from_it_are_escaped() {
+        let region = RegionView {
+            kind: RegionKind::Partition(2),
+            range: Extent::new(MIB, MIB + 10 * GIB),
+            partition: None,
+            detected: Some(detected("ntfs", "C\u{1b}")),
+            used: Some(3 * GIB),
+            usage: Some(Usage { used: 7 * GIB, free: 3 * GIB }),
+            left_out: vec![LeftOut { path: "page\u{202e}file.sys".to_owned(), bytes: 4 * GIB }],
+            inside: vec![
+                Inside { name: "vg/ro\not".to_owned(), bytes: GIB, detected: Some(detected("ext4", "r")), kept: MIB },
+                Inside { name: "vg/x".to_owned(), bytes: GIB, detected: None, kept: GIB },
+            ],
+            widened: vec!["the log is not clean".to_owned()],
+            notes: vec!["hibernated".to_owned()],
+        };
+        let mut out = String::new();
+        region_facts(&mut out, &region);
+        let want = [
+            "    partition 2 (ntfs \"C\\u{1b}\")                  1048576   10.0 GiB   7.00 GiB   3.00 GiB   3.00 GiB",
+            "      hibernated, version 3.1, UUID AB-1, blocks of 4096 bytes",
+            "      inside: vg/ro\\u{a}ot, ext4 \"r\", 1.00 GiB, 1.00 MiB kept",
+            "        hibernated, version 3.1, UUID AB-1, blocks of 4096 bytes",
+            "      inside: vg/x, nothing known, 1.00 GiB, 1.00 GiB kept",
+            "      left out: page\\u{202e}file.sys, 4.00 GiB",
+            "      widened: the log is not clean",
+            "      note: hibernated",
+        ];
+        assert_eq!(out.lines().collect::<Vec<_>>(), want);
+        out.clear();
+        region_facts(&mut out, &RegionView { usage: None, ..region });
+        assert!(out.contains("   10.0 GiB          -          -   3.00 GiB\n"), "{out}");
     }
 }

@@ -7,6 +7,7 @@
 //!              uuid:U[:/FOLDER]|PATH  or a folder that is there already, for a capture on a mounted disk
 //! rescue.image=ID|latest              restore: which one; verify: only this one
 //! rescue.level=N  rescue.note=TEXT    capture: zstd level 1 to 19; a note kept with the image
+//! rescue.swap-files=keep              capture: keep what lies in swap, page and hibernation files as well
 //! rescue.report=PORT                  JSON lines go there: ttyS1, hvc0, /dev/virtio-ports/NAME
 //! rescue.then=poweroff|reboot|stay    what follows the result; default stay
 //! rescue.failed=poweroff|reboot|stay  what follows a result that is not COMPLETE; default stay:
@@ -131,6 +132,8 @@ pub struct Request {
     pub level: i32,
     /// A note kept with the image.
     pub note: Option<String>,
+    /// Keep the contents of swap, page and hibernation files.
+    pub keep_swap_files: bool,
 }
 
 /// All that the kernel command line says to this program. What it says wrong is in `problems`, and then there is no
@@ -153,7 +156,8 @@ pub struct Parsed {
     pub problems: Vec<String>,
 }
 
-const KEYS: [&str; 10] = ["job", "disk", "store", "image", "level", "note", "report", "then", "failed", "wait"];
+const KEYS: [&str; 11] =
+    ["job", "disk", "store", "image", "level", "note", "swap-files", "report", "then", "failed", "wait"];
 const MAX_WAIT: u64 = 3600;
 
 /// Reads the `rescue.` words of a kernel command line.
@@ -225,6 +229,18 @@ impl Keys {
         }
     }
 
+    /// Tells whether `key` says `keep`, the only thing that it can say.
+    fn keeps(&mut self, key: &str) -> bool {
+        match self.take(key).as_deref() {
+            None => false,
+            Some("keep") => true,
+            Some(other) => {
+                self.problems.push(format!("rescue.{key}={} is not keep", Escaped(other)));
+                false
+            }
+        }
+    }
+
     /// Takes the keys of the job itself; whatever is left over does not belong to it.
     fn request(&mut self, word: &str) -> Option<Request> {
         let kind = match word {
@@ -242,15 +258,15 @@ impl Keys {
         if kind == Kind::Restore && image.is_none() {
             self.problems.push("a restore needs rescue.image".to_owned());
         }
-        let (level, note) = match kind {
-            Kind::Capture => (self.number("level", 1..=19), self.take("note")),
-            _ => (None, None),
+        let (level, note, keep_swap_files) = match kind {
+            Kind::Capture => (self.number("level", 1..=19), self.take("note"), self.keeps("swap-files")),
+            _ => (None, None, false),
         };
         for (key, _) in std::mem::take(&mut self.given) {
             self.problems.push(format!("rescue.{key} means nothing to a {word}"));
         }
         let level = level.and_then(|level| i32::try_from(level).ok()).unwrap_or_else(default_level);
-        Some(Request { kind, disk, store: store?, image, level, note })
+        Some(Request { kind, disk, store: store?, image, level, note, keep_swap_files })
     }
 
     fn disk(&mut self) -> Option<DiskRef> {
@@ -333,7 +349,7 @@ mod tests {
     fn a_capture_with_everything() {
         let parsed = parse(
             "console=ttyS0 rescue.job=capture rescue.disk=serial:SN-1 rescue.store=label:BACKUP:/stores/a rescue.level=9 \
-             rescue.note=\"before the update\" rescue.report=ttyS1 rescue.then=poweroff rescue.wait=5 quiet",
+             rescue.note=\"before the update\" rescue.swap-files=keep rescue.report=ttyS1 rescue.then=poweroff rescue.wait=5 quiet",
         );
         assert_eq!(parsed.problems, Vec::<String>::new());
         assert_eq!(
@@ -345,6 +361,7 @@ mod tests {
                 image: None,
                 level: 9,
                 note: Some("before the update".to_owned()),
+                keep_swap_files: true,
             })
         );
         assert_eq!((parsed.then, parsed.failed, parsed.wait), (Then::Poweroff, Then::Stay, Duration::from_secs(5)));
@@ -375,6 +392,11 @@ mod tests {
             (format!("{capture} rescue.level=20"), "rescue.level=20 is not a number from 1 to 19".to_owned()),
             (format!("{capture} rescue.level=-1"), "rescue.level=-1 is not a number from 1 to 19".to_owned()),
             (format!("{capture} rescue.wait=9999"), "rescue.wait=9999 is not a number from 0 to 3600".to_owned()),
+            (format!("{capture} rescue.swap-files=drop"), "rescue.swap-files=drop is not keep".to_owned()),
+            (
+                "rescue.job=verify rescue.store=/s rescue.swap-files=keep".to_owned(),
+                "rescue.swap-files means nothing to a verify".to_owned(),
+            ),
             (format!("{capture} rescue.image=x"), "rescue.image means nothing to a capture".to_owned()),
             (format!("{capture} rescue.then=off"), "rescue.then=off is not poweroff, reboot or stay".to_owned()),
             (format!("{capture} rescue.disk=serial:2"), "rescue.disk is given twice".to_owned()),

@@ -282,7 +282,7 @@ fn job(request: &Request, store: PathBuf) -> Result<Job, Error> {
             level: request.level,
             note: request.note.clone(),
             sector_size: None,
-            keep_swap_files: false,
+            keep_swap_files: request.keep_swap_files,
         }),
         Kind::Restore => Job::Restore(RestoreJob {
             store,

@@ -5,7 +5,6 @@
 
 use std::{
     borrow::Cow,
-    fmt::Write as _,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -26,6 +25,7 @@ use super::{
     salvage,
     stores::free_bytes,
     view::{PlanView, Step},
+    words,
 };
 use crate::{
     block::{Disk, buffer::AlignedBuf, open_source},
@@ -91,21 +91,11 @@ impl CapturePlan {
     pub fn view(&self) -> PlanView {
         let steps = self.analysis.regions.iter().map(|region| {
             let len = region.region.range.len();
-            let bytes = region.survey.allocated.total();
-            let mut what = if bytes == len {
-                "read all of it".to_owned()
-            } else {
-                format!("read {} in use, leave out {} free", Bytes(bytes), Bytes(len - bytes))
-            };
-            let zeros = region.survey.zeros.total();
-            if zeros > 0 {
-                let _ = write!(what, "; {} of it count as zero without being read", Bytes(zeros));
-            }
             Step {
                 region: region_name(region.region.kind, region.survey.detected.as_ref()),
                 range: region.region.range,
-                what,
-                bytes,
+                what: words::reading(len, &region.survey),
+                bytes: region.survey.allocated.total(),
             }
         });
         PlanView {
@@ -204,8 +194,7 @@ fn warnings(store: &Path, analysis: &Analysis) -> Result<Vec<String>, Error> {
     out.extend(analysis.layout.problems.iter().map(ToString::to_string));
     for region in &analysis.regions {
         let name = region_name(region.region.kind, region.survey.detected.as_ref());
-        let said = region.survey.notes.iter().chain(&region.survey.widened);
-        out.extend(said.map(|text| format!("{name}: {text}")));
+        out.extend(words::remarks(&region.survey).map(|text| format!("{name}: {text}")));
     }
     Store::look(store).map_err(|error| Error::Refused(super::error::chain(&error)))?;
     let existing = store.ancestors().find(|path| path.exists() && !path.as_os_str().is_empty());
@@ -445,6 +434,9 @@ impl<'a> Flow<'a> {
             detected: region.survey.detected.clone(),
             allocated: region.survey.allocated.clone(),
             widened: region.survey.widened.clone(),
+            usage: region.survey.usage,
+            left_out: region.survey.left_out.clone(),
+            inside: region.survey.inside.clone(),
             chunks: runs.finish(),
         });
         (regions.collect(), found.unreadable)

@@ -22,6 +22,7 @@ pub mod stores;
 pub mod survey;
 mod verify;
 pub mod view;
+mod words;
 
 use std::path::PathBuf;
 

@@ -19,6 +19,7 @@ use super::{
     meter::Meter,
     report::{Draft, Outcome, Report, Stage},
     view::{Confirm, PlanView, Step},
+    words,
 };
 use crate::{
     block::{TargetDisk, open_target},
@@ -324,6 +325,10 @@ fn warnings(manifest: &Manifest, target: &dyn TargetDisk) -> Vec<String> {
     if target.len() > manifest.disk.len {
         let more = Bytes(target.len() - manifest.disk.len);
         out.push(format!("the target is {more} larger; the partitions keep their size and that space stays unused"));
+    }
+    for region in &manifest.regions {
+        let name = region_name(region.kind(), region.detected.as_ref());
+        out.extend(region.left_out.iter().map(|file| format!("{name}: {}", words::not_in_image(file))));
     }
     out.push("source and target will have the same identifiers: do not start a machine with both attached".to_owned());
     out

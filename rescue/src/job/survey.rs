@@ -14,6 +14,7 @@ use crate::{
         discovery::{self, DiskClass, DiskInfo},
         open,
     },
+    extent::ExtentSet,
     fs,
     store::{Listed, Store, Summary},
     table::{Layout, RegionKind},
@@ -57,6 +58,9 @@ fn glance(info: DiskInfo) -> DiskView {
                     partition: partition_of(&layout, region.kind),
                     detected: holds_data.then(|| fs::detect(&window)).flatten(),
                     used: None,
+                    usage: None,
+                    left_out: Vec::new(),
+                    inside: Vec::new(),
                     widened: Vec::new(),
                     notes: Vec::new(),
                 }
@@ -96,11 +100,20 @@ fn tell_table(view: &mut DiskView, layout: &Layout, error: Option<String>) {
     view.error = error;
 }
 
+/// A disk, and the allocation map of each of its regions.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    /// The disk.
+    pub view: DiskView,
+    /// For each of the view's regions the bytes an image keeps, counted from the region's start.
+    pub kept: Vec<ExtentSet>,
+}
+
 /// Looks at one disk, allocation maps included.
 ///
 /// # Errors
 /// [`error::Error`] when it cannot be opened.
-pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<DiskView, error::Error> {
+pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>, options: &fs::Options) -> Result<Mapped, error::Error> {
     let open = open::open_look(disk, sector_size)?;
     let known = discovery::disks().unwrap_or_default();
     let known = known.into_iter().find(|info| info.identity.path == open.identity().path);
@@ -111,19 +124,26 @@ pub fn disk(disk: &DiskRef, sector_size: Option<SectorSize>) -> Result<DiskView,
         view.read_only = info.read_only;
         view.in_use = info.in_use;
     }
-    let analysis = analyse(open.as_ref(), &fs::Options::default(), &Cancel::new())?;
-    let regions = analysis.regions.into_iter().map(|region| RegionView {
-        kind: region.region.kind,
-        range: region.region.range,
-        partition: region.partition,
-        detected: region.survey.detected,
-        used: Some(region.survey.allocated.total()),
-        widened: region.survey.widened,
-        notes: region.survey.notes,
+    let analysis = analyse(open.as_ref(), options, &Cancel::new())?;
+    let regions = analysis.regions.into_iter().map(|region| {
+        let view = RegionView {
+            kind: region.region.kind,
+            range: region.region.range,
+            partition: region.partition,
+            detected: region.survey.detected,
+            used: Some(region.survey.allocated.total()),
+            usage: region.survey.usage,
+            left_out: region.survey.left_out,
+            inside: region.survey.inside,
+            widened: region.survey.widened,
+            notes: region.survey.notes,
+        };
+        (view, region.survey.allocated)
     });
-    view.regions = regions.collect();
+    let (regions, kept) = regions.unzip();
+    view.regions = regions;
     tell_table(&mut view, &analysis.layout, analysis.table_error);
-    Ok(view)
+    Ok(Mapped { view, kept })
 }
 
 /// Lists the images of a store, newest first.

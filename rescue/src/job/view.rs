@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     block::{Identity, discovery::Use},
     extent::Extent,
-    fs::Detected,
+    fs::{Detected, Inside, LeftOut, Usage},
     store::manifest::ImageState,
     table::{Partition, Problem, RegionKind, TableKind},
 };
@@ -49,6 +49,15 @@ pub struct RegionView {
     pub detected: Option<Detected>,
     /// Bytes an image keeps of it; `None` where that was not asked for.
     pub used: Option<u64>,
+    /// What the file system's own books say; `None` where there are none, or that was not asked for.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    /// Files whose contents an image does not keep.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+    /// The volumes of a container.
+    #[serde(default)]
+    pub inside: Vec<Inside>,
     /// Why more is kept than the file system's own books say.
     pub widened: Vec<String>,
     /// What a person should know of it.

@@ -10,7 +10,7 @@ use super::ChunkId;
 use crate::{
     block::Identity,
     extent::{Extent, ExtentSet},
-    fs::Detected,
+    fs::{Detected, Inside, LeftOut, Usage},
     table::{Region, RegionKind, TableKind, TablePiece},
 };
 
@@ -79,6 +79,15 @@ pub struct RegionImage {
     pub allocated: ExtentSet,
     /// Why more was kept than the file system's own books say.
     pub widened: Vec<String>,
+    /// What the file system's own books said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Files whose contents were not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// The volumes of a container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inside: Vec<Inside>,
     /// The chunks that hold allocated bytes, in runs.
     pub chunks: Vec<ChunkRun>,
 }

@@ -326,6 +326,9 @@ pub fn disk(path: &str, model: &str, serial: &str, transport: Transport, len: u6
         partition: None,
         detected: None,
         used: None,
+        usage: None,
+        left_out: Vec::new(),
+        inside: Vec::new(),
         widened: Vec::new(),
         notes: Vec::new(),
     };

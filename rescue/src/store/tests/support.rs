@@ -68,6 +68,9 @@ impl Disk {
                 detected: None,
                 allocated: allocated.clone(),
                 widened: Vec::new(),
+                usage: None,
+                left_out: Vec::new(),
+                inside: Vec::new(),
                 chunks: Vec::new(),
             };
             for number in 0..range.len().div_ceil(CHUNK) {

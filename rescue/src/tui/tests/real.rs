@@ -39,7 +39,8 @@ impl Backend for Files {
     }
 
     fn measure(&self, path: &str) -> Result<DiskView, String> {
-        survey::disk(&DiskRef::Path(path.to_owned()), None).map_err(|error| error.to_string())
+        let found = survey::disk(&DiskRef::Path(path.to_owned()), None, &crate::fs::Options::default());
+        found.map(|found| found.view).map_err(|error| error.to_string())
     }
 
     fn places(&self) -> Result<Vec<Place>, String> {
