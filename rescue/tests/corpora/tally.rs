@@ -1,0 +1,144 @@
+//! What came of all the images, by archive.
+
+use std::{process::ExitCode, time::Duration};
+
+use super::trip::Trip;
+
+#[derive(Default)]
+pub struct Tally {
+    rows: Vec<Row>,
+    passed: usize,
+    failed: usize,
+}
+
+#[derive(Default)]
+struct Row {
+    archive: String,
+    images: usize,
+    /// Refused, crashed, bytes, verdict, files, whole, limits: images with such a failure.
+    counts: [usize; 7],
+    judged: usize,
+    clean: usize,
+    files: usize,
+    len: u64,
+    kept: u64,
+    time: Duration,
+    peak: u64,
+}
+
+const FAILURES: [&str; 7] = ["refused", "crashed", "bytes", "verdict", "files", "whole", "limits"];
+
+impl Tally {
+    fn row(&mut self, archive: &str) -> &mut Row {
+        if self.rows.last().is_none_or(|row| row.archive != archive) {
+            self.rows.push(Row { archive: archive.to_owned(), ..Row::default() });
+        }
+        self.rows.last_mut().unwrap()
+    }
+
+    /// Counts an image.
+    pub fn add(&mut self, archive: &str, name: &str, trip: Trip) {
+        let row = self.row(archive);
+        row.images += 1;
+        for (count, name) in row.counts.iter_mut().zip(FAILURES) {
+            *count += usize::from(trip.failures().any(|(kind, _)| kind == name));
+        }
+        row.judged += trip.judged;
+        row.clean += trip.clean;
+        row.files += trip.compared;
+        row.len += trip.len;
+        row.kept += trip.kept;
+        row.time = row.time.max(trip.time);
+        row.peak = row.peak.max(trip.peak);
+        let mut failed = false;
+        for (kind, what) in trip.failures() {
+            println!("{archive}/{name}: {kind}: {what}");
+            failed = true;
+        }
+        self.count(failed, &format!("{archive}/{name}"));
+    }
+
+    /// Counts what is wrong with an archive, or with the test itself.
+    pub fn broken(&mut self, archive: &str, what: String) {
+        self.row(archive);
+        println!("{archive}: {what}");
+        self.count(true, archive);
+    }
+
+    fn count(&mut self, failed: bool, name: &str) {
+        if failed {
+            self.failed += 1;
+            println!("test {name} ... FAILED");
+        } else {
+            self.passed += 1;
+        }
+    }
+
+    /// Prints the table.
+    pub fn print(&self) {
+        println!(
+            "\n{:<14} {:>6} {:>7} {:>7} {:>5} {:>7} {:>5} {:>5} {:>6} | {:>6} {:>5} {:>6} {:>9} {:>9} {:>7} {:>8}",
+            "archive",
+            "images",
+            "refused",
+            "crashed",
+            "bytes",
+            "verdict",
+            "files",
+            "whole",
+            "limits",
+            "judged",
+            "clean",
+            "files",
+            "MiB",
+            "kept",
+            "slowest",
+            "peak MiB"
+        );
+        let mut all = Row { archive: "all".to_owned(), ..Row::default() };
+        for row in &self.rows {
+            row.print();
+            all.images += row.images;
+            all.counts.iter_mut().zip(row.counts).for_each(|(sum, count)| *sum += count);
+            all.judged += row.judged;
+            all.clean += row.clean;
+            all.files += row.files;
+            all.len += row.len;
+            all.kept += row.kept;
+            all.time = all.time.max(row.time);
+            all.peak = all.peak.max(row.peak);
+        }
+        all.print();
+        println!(
+            "whole: kept whole though of a kind that is read, and clean; judged: volumes with a verdict; clean: of those,\n\
+             the ones of a kind that is read and without fault; files: compared through a second reader\n"
+        );
+    }
+
+    /// Prints the line that test harnesses end with.
+    pub fn result(&self, complete: bool) -> ExitCode {
+        let word = if self.failed == 0 { "ok" } else { "FAILED" };
+        let (passed, failed) = (self.passed, self.failed);
+        println!("test result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");
+        // All of them ran, or what was asked for.
+        ExitCode::from(u8::from(failed > 0 || (complete && passed < 421)))
+    }
+}
+
+impl Row {
+    fn print(&self) {
+        let [refused, crashed, bytes, verdict, files, whole, limits] = self.counts;
+        println!(
+            "{:<14} {:>6} {refused:>7} {crashed:>7} {bytes:>5} {verdict:>7} {files:>5} {whole:>5} {limits:>6} | {:>6} {:>5} {:>6} {:>9} {:>9} {:>5.1} s {:>8}",
+            self.archive,
+            self.images,
+            self.judged,
+            self.clean,
+            self.files,
+            self.len >> 20,
+            self.kept >> 20,
+            self.time.as_secs_f64(),
+            self.peak >> 20
+        );
+    }
+}
