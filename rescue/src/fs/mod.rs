@@ -4,6 +4,7 @@
 //! understood widens the map, at the worst to the whole region, and says so in [`Survey::widened`].
 
 pub mod btrfs;
+mod checked;
 pub mod detect;
 pub mod disk;
 pub mod exfat;

@@ -19,6 +19,7 @@ mod lvm;
 mod md;
 mod ntfs;
 mod swapfile;
+mod regressions;
 mod tools;
 mod whole;
 mod xfs;

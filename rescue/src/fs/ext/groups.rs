@@ -18,7 +18,7 @@ use crate::{
     block::{self, ReadAt},
     bytes::{Fields, Truncated},
     extent::{Extent, ExtentSet},
-    fs::reader::SmallReader,
+    fs::{checked::right, reader::SmallReader},
 };
 
 /// The group's inode bitmap and table were never written.
@@ -98,7 +98,7 @@ impl Format {
             unused_inodes: if checksums { high16(50)? << 16 | u32::from(f.u16(28)?) } else { 0 },
             flags: if checksums { f.u16(18)? } else { 0 },
             bitmap_checksum: high16(56)? << 16 | u32::from(f.u16(24)?),
-            intact: !checksums || self.checksum(f, group)? == f.u16(30)?,
+            intact: !checksums || right(self.checksum(f, group)? == f.u16(30)?),
         })
     }
 
@@ -122,7 +122,7 @@ impl Format {
         let Some(covered) = bitmap.get(..len) else { return false };
         let crc = crc32c(self.seed, &[covered]);
         // Short descriptors have room for the low half alone.
-        if self.desc_size >= 64 { crc == desc.bitmap_checksum } else { crc & 0xffff == desc.bitmap_checksum }
+        right(if self.desc_size >= 64 { crc == desc.bitmap_checksum } else { crc & 0xffff == desc.bitmap_checksum })
     }
 }
 

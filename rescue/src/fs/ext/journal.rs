@@ -29,7 +29,7 @@ use crate::{
     block::{self, ReadAt},
     bytes::{Fields, Truncated},
     extent::{Extent, ExtentSet},
-    fs::reader::SmallReader,
+    fs::{checked::right, reader::SmallReader},
 };
 
 const MAGIC: u32 = 0xc03b_3998;
@@ -283,7 +283,7 @@ impl<'v, 'a> Scan<'v, 'a> {
         if self.incompat & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3) != 0 {
             self.seed = crc32c(!0, &[f.slice(48, 16)?]);
             let computed = crc32c(!0, &[f.slice(0, 252)?, &[0; 4], f.slice(256, 768)?]);
-            if computed != f.u32_be(252)? {
+            if !right(computed == f.u32_be(252)?) {
                 return Err(Error::Superblock("its checksum is wrong".to_owned()));
             }
         }
@@ -440,12 +440,12 @@ impl<'v, 'a> Scan<'v, 'a> {
         }
         let tail = bytes.len().saturating_sub(4);
         let computed = crc32c(self.seed, &[Fields(bytes).slice(0, tail)?, &[0; 4]]);
-        if computed == Fields(bytes).u32_be(tail)? { Ok(()) } else { Err(Error::Checksum(log_block)) }
+        if right(computed == Fields(bytes).u32_be(tail)?) { Ok(()) } else { Err(Error::Checksum(log_block)) }
     }
 
     fn check_commit(&self, bytes: &[u8], log_block: u64, crc: u32) -> Result<(), Error> {
         let f = Fields(bytes);
-        let right = if self.incompat & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3) != 0 {
+        let intact = if self.incompat & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3) != 0 {
             let rest = f.slice(20, bytes.len().saturating_sub(20))?;
             crc32c(self.seed, &[f.slice(0, 16)?, &[0; 4], rest]) == f.u32_be(16)?
         } else if self.compat & COMPAT_CHECKSUM != 0 {
@@ -454,7 +454,7 @@ impl<'v, 'a> Scan<'v, 'a> {
         } else {
             true
         };
-        if right { Ok(()) } else { Err(Error::Checksum(log_block)) }
+        if right(intact) { Ok(()) } else { Err(Error::Checksum(log_block)) }
     }
 
     /// Checks the copies of a committed transaction against their tags.
@@ -465,8 +465,8 @@ impl<'v, 'a> Scan<'v, 'a> {
         }
         for tag in tags {
             let crc = crc32c(self.seed, &[&sequence.to_be_bytes(), &self.read(tag.log_block)?]);
-            let right = if v3 { crc == tag.checksum } else { crc & 0xffff == tag.checksum };
-            if !right {
+            let matches = if v3 { crc == tag.checksum } else { crc & 0xffff == tag.checksum };
+            if !right(matches) {
                 return Err(Error::Checksum(tag.log_block));
             }
         }

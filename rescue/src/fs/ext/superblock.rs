@@ -16,7 +16,10 @@
 use uuid::Uuid;
 
 use super::checksum::crc32c;
-use crate::bytes::{Fields, Truncated};
+use crate::{
+    bytes::{Fields, Truncated},
+    fs::checked::right,
+};
 
 /// Where the primary superblock lies.
 pub const OFFSET: u64 = 1024;
@@ -48,22 +51,9 @@ pub mod feature {
     /// Not in here: compression and dirdata, which no current kernel reads.
     pub const INCOMPAT_KNOWN: u32 =
         0x2 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000;
-    /// Not in here: snapshots and replica.
-    pub const RO_KNOWN: u32 = 0x1
-        | 0x2
-        | 0x4
-        | 0x8
-        | 0x10
-        | 0x20
-        | 0x40
-        | 0x100
-        | 0x200
-        | 0x400
-        | 0x1000
-        | 0x2000
-        | 0x4000
-        | 0x8000
-        | 0x10000;
+    /// Shared blocks (0x4000) belong to several files, and the bitmap has them as any other. Not in here: snapshots and
+    /// replica.
+    pub const RO_KNOWN: u32 = 0x7f | 0x700 | 0xf000 | 0x10000;
 }
 use feature::*;
 
@@ -153,7 +143,7 @@ impl Superblock {
         let sb = Self::fields(f)?;
         if sb.has_ro(RO_METADATA_CSUM) {
             let (stored, computed) = (f.u32(1020)?, crc32c(!0, &[f.slice(0, 1020)?]));
-            if stored != computed {
+            if !right(stored == computed) {
                 return Err(Error::Checksum { stored, computed });
             }
         }
