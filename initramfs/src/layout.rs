@@ -11,10 +11,11 @@
 use std::fs;
 use std::path::Path;
 
+use initramfs::entry::{Archive, Kind};
+use initramfs::modules::{self, ModuleTree, Selection};
+use initramfs::table::{APPLETS, MODULES};
+
 use crate::Failure;
-use crate::entry::{Archive, Kind};
-use crate::modules::{self, ModuleTree, Selection};
-use crate::table::{APPLETS, MODULES};
 
 /// Adds folders, device nodes and the few files of `/etc`; `release` is the kernel's.
 pub fn add_base(archive: &mut Archive, release: &str) -> Result<(), Failure> {

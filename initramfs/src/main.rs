@@ -6,14 +6,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use entry::{Archive, ArchiveError, Kind};
-use modules::{ModulesError, Selection};
+use initramfs::entry::{Archive, ArchiveError, Kind};
+use initramfs::modules::{ModulesError, Selection};
+use initramfs::{kernel, table};
 
-mod entry;
-mod kernel;
 mod layout;
-mod modules;
-mod table;
 
 const HELP: &str = "\
 Builds the initramfs of the rescue environment. Same input, same bytes.

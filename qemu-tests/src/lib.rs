@@ -9,6 +9,8 @@
 //! vm       one QEMU, its command line, consoles and limits      qmp      its control socket
 //! screen   what a serial terminal would show                     report   the JSON lines of an unattended job
 //! table    what a restored partition table must look like        compare  whether two disks are equal
+//! guest    a Linux that mounts volumes with the kernel's own drivers, fills them, lists them, dies in mid-write
+//! volume   file systems with the options that matter, by mkfs     pairs    which combinations of options are tried
 //! ```
 //!
 //! Nothing here uses the product to judge the product, but for one thing: the allocated extents an image lists are
@@ -18,7 +20,9 @@ pub mod accel;
 pub mod compare;
 pub mod disk;
 pub mod extract;
+pub mod guest;
 pub mod noise;
+pub mod pairs;
 pub mod qmp;
 pub mod report;
 pub mod screen;
@@ -26,6 +30,7 @@ pub mod table;
 pub mod tools;
 pub mod tree;
 pub mod vm;
+pub mod volume;
 
 use std::{fmt, io, path::PathBuf};
 

@@ -22,10 +22,20 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mkswap", "util-linux"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("xfs_repair", "xfsprogs"),
+    ("btrfs", "btrfs-progs"),
     ("mkfs.exfat", "exfatprogs"),
+    ("fsck.exfat", "exfatprogs"),
+    ("mkfs.f2fs", "f2fs-tools"),
+    ("fsck.f2fs", "f2fs-tools"),
+    ("mkfs.hfsplus", "hfsprogs"),
+    ("fsck.hfsplus", "hfsprogs"),
+    ("ntfsfix", "ntfs-3g"),
     ("mkntfs", "ntfs-3g"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("sha256sum", "coreutils"),
+    ("ldd", "libc-bin"),
+    ("xz", "xz-utils"),
 ];
 
 /// Returns a command for `name`, looked for in `PATH` and where administrators' programs live.

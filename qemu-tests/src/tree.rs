@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{At as _, Result, noise::Noise};
 
 /// Fills `folder` with about `total` bytes of files; the same `seed` gives the same files.
@@ -83,7 +85,7 @@ pub struct Entry {
 }
 
 /// What an [`Entry`] holds.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum What {
     /// A folder.
     Folder,

@@ -1,15 +1,25 @@
 //! What several scenarios do.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use qemu_tests::{
-    At as _, MIB, Result,
+    At as _, MIB, Result, built,
     compare::{Equal, compare},
     disk::TestDisk,
     ensure, extract, tree,
     vm::{Drive, Machine, Work},
 };
 use rescue::{job::Report, store::manifest::Manifest};
+
+/// Returns a command of the built program, run on the host.
+pub fn rescue(words: &[&str], paths: &[&Path]) -> Command {
+    let mut command = Command::new(built("rescue"));
+    command.args(words).args(paths).stdin(Stdio::null());
+    command
+}
 
 /// Makes a folder of plain files, and one with what only Unix file systems hold besides.
 pub fn trees(work: &Work, bytes: u64) -> Result<(PathBuf, PathBuf)> {

@@ -4,13 +4,13 @@
 
 use std::{
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
 use qemu_tests::{
-    At as _, MIB, Result, built,
+    At as _, MIB, Result,
     compare::compare,
     disk::{DiskBuilder, TestDisk},
     ensure, extract,
@@ -20,15 +20,9 @@ use qemu_tests::{
     vm::Work,
 };
 
-use crate::common;
+use crate::common::{self, rescue};
 
 const KILLS: u32 = 20;
-
-fn rescue(words: &[&str], paths: &[&Path]) -> Command {
-    let mut command = Command::new(built("rescue"));
-    command.args(words).args(paths).stdin(Stdio::null());
-    command
-}
 
 /// Restores an image onto noise and compares the result with the disk it was made of.
 fn restorable(work: &Work, store: &Path, id: &str, source: &TestDisk) -> Result<()> {

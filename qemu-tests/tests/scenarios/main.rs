@@ -4,7 +4,10 @@
 //! leaves its folder in `target/scenarios`, with the disks and all that the machines said.
 
 mod common;
+mod volumes;
 
+mod dirty;
+mod filesystems;
 mod gpt_virtio;
 mod identity;
 mod kills;
