@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{FileExt as _, symlink},
@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{At as _, Result, noise::Noise};
+use crate::{At as _, Result, ensure, noise::Noise};
 
 /// Fills `folder` with about `total` bytes of files; the same `seed` gives the same files.
 ///
@@ -95,6 +95,8 @@ pub enum What {
     Link(PathBuf),
     /// Device, socket, pipe.
     Other,
+    /// What the system said instead of letting it be read.
+    Unreadable(String),
 }
 
 /// Lists everything below `top` with hashes, sorted by path.
@@ -102,28 +104,66 @@ pub enum What {
 /// # Errors
 /// [`crate::Error::File`] when something cannot be read.
 pub fn list(top: &Path) -> Result<Vec<Entry>> {
+    walk(top, |path, error| Err(error).at(path))
+}
+
+/// Lists everything below `top` as [`list`] does, and what cannot be read as [`What::Unreadable`]: a file system that
+/// was cut off in mid-write may name what is not there.
+///
+/// # Errors
+/// [`crate::Error::Wrong`] when folders hold each other without end.
+pub fn list_damaged(top: &Path) -> Result<Vec<Entry>> {
+    walk(top, |_, error| Ok(What::Unreadable(error.kind().to_string())))
+}
+
+/// No tree of a test is so deep; folders that hold themselves are.
+const DEPTH: usize = 40;
+
+fn walk(top: &Path, unreadable: impl Fn(&Path, io::Error) -> Result<What>) -> Result<Vec<Entry>> {
     let (mut out, mut todo) = (Vec::new(), vec![top.to_path_buf()]);
     while let Some(folder) = todo.pop() {
-        for entry in fs::read_dir(&folder).at(&folder)? {
-            let path = entry.at(&folder)?.path();
-            let kind = path.symlink_metadata().at(&path)?.file_type();
-            let what = if kind.is_dir() {
-                todo.push(path.clone());
-                What::Folder
-            } else if kind.is_symlink() {
-                What::Link(fs::read_link(&path).at(&path)?)
-            } else if kind.is_file() {
-                let mut hasher = blake3::Hasher::new();
-                let len = std::io::copy(&mut File::open(&path).at(&path)?, &mut hasher).at(&path)?;
-                What::File(len, hasher.finalize().to_hex().to_string())
-            } else {
-                What::Other
+        let below = |path: &Path| path.strip_prefix(top).unwrap_or(path).to_path_buf();
+        ensure!(below(&folder).components().count() < DEPTH, "{} does not end", folder.display());
+        let names = fs::read_dir(&folder).and_then(|entries| {
+            let names = entries.map(|entry| Ok(entry?.path()));
+            names.collect::<io::Result<Vec<PathBuf>>>()
+        });
+        let names = match names {
+            Ok(names) => names,
+            Err(error) => {
+                let what = unreadable(&folder, error)?;
+                out.push(Entry { path: below(&folder), what });
+                continue;
+            }
+        };
+        for path in names {
+            let what = match look(&path) {
+                Ok(what) => what,
+                Err(error) => unreadable(&path, error)?,
             };
-            out.push(Entry { path: path.strip_prefix(top).unwrap_or(&path).to_path_buf(), what });
+            if what == What::Folder {
+                todo.push(path.clone());
+            }
+            out.push(Entry { path: below(&path), what });
         }
     }
     out.sort_unstable();
     Ok(out)
+}
+
+fn look(path: &Path) -> io::Result<What> {
+    let kind = path.symlink_metadata()?.file_type();
+    if kind.is_dir() {
+        Ok(What::Folder)
+    } else if kind.is_symlink() {
+        fs::read_link(path).map(What::Link)
+    } else if kind.is_file() {
+        let mut hasher = blake3::Hasher::new();
+        let len = io::copy(&mut File::open(path)?, &mut hasher)?;
+        Ok(What::File(len, hasher.finalize().to_hex().to_string()))
+    } else {
+        Ok(What::Other)
+    }
 }
 
 /// Copies up to `total` bytes of real files of this machine, from `from`, taken in the order of their paths.

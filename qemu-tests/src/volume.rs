@@ -191,7 +191,7 @@ impl Recipe {
 }
 
 /// What a checker says of a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Verdict {
     /// Whether nothing is wrong.
     pub clean: bool,
@@ -199,6 +199,22 @@ pub struct Verdict {
     pub status: String,
     /// All it printed, without the name of the file.
     pub output: String,
+    /// The lines it printed, or the words, sorted, where threads print them in any order.
+    said: Vec<String>,
+}
+
+impl Verdict {
+    /// Tells whether the same was said of another volume.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        self.status == other.status && self.said == other.said
+    }
+
+    /// Returns the end of what was printed, for a failure.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        format!("{}\n{}", self.status, tail(&self.output, 25))
+    }
 }
 
 /// Lets the checker of a file system look at a volume; it changes nothing.
@@ -231,30 +247,21 @@ pub fn check(kind: Kind, path: &Path) -> Result<Verdict> {
         output: String::new(),
     })?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let mut lines: Vec<String> =
-        text.replace(&path.display().to_string(), "VOLUME").lines().map(str::to_owned).collect();
-    if kind == XFS {
-        // Its threads report in any order.
-        lines.sort_unstable();
-    }
-    let output_text = lines.join("\n");
-    let said = |word: &str| output_text.contains(word);
+    let output_text = text.replace(&path.display().to_string(), "VOLUME");
+    let has = |word: &str| output_text.contains(word);
     let clean = output.status.success()
         && match kind.name {
-            // It ends with 0 whatever it finds.
-            "f2fs" => !said("[Fail]"),
-            "ntfs" => !said("Volume is dirty") && !said("corrupt"),
+            // These end with 0 whatever they find.
+            "f2fs" => !has("[Fail]"),
+            "ntfs" => !has("Volume is dirty") && !has("corrupt"),
             _ => true,
         };
-    Ok(Verdict { clean, status: output.status.to_string(), output: output_text })
-}
-
-impl Verdict {
-    /// Returns the end of what was printed, for a failure.
-    #[must_use]
-    pub fn shown(&self) -> String {
-        format!("{}\n{}", self.status, tail(&self.output, 25))
+    let mut said: Vec<String> = output_text.lines().map(str::to_owned).collect();
+    if kind == XFS {
+        said = output_text.split_whitespace().map(str::to_owned).collect();
+        said.sort_unstable();
     }
+    Ok(Verdict { clean, status: output.status.to_string(), output: output_text, said })
 }
 
 /// Tells whether a volume says of itself that it was not unmounted; nothing for kinds that do not say it in a place that
@@ -435,6 +442,13 @@ mod tests {
             let names: BTreeSet<_> = recipes.iter().map(|recipe| recipe.name.as_str()).collect();
             assert_eq!(names.len(), recipes.len());
             assert!(names.iter().all(|name| name.len() <= 20), "virtio has room for 20 characters");
+        }
+    }
+
+    #[test]
+    fn zz_print() {
+        for r in all() {
+            println!("{:?} {} {}", r.style, r.sector, r.about());
         }
     }
 

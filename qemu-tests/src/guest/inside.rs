@@ -195,15 +195,14 @@ fn space(top: &Path) -> Done<(u64, u64)> {
 
 fn list(top: &Path, answer: &mut Answer) -> Done<()> {
     (answer.total, answer.free) = space(top)?;
-    for entry in tree::list(top)? {
-        let meta = top.join(&entry.path).symlink_metadata()?;
-        answer.files.push(Seen {
-            path: entry.path,
-            what: entry.what,
-            mode: meta.mode(),
-            links: meta.nlink(),
-            changed: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
-        });
+    for entry in tree::list_damaged(top)? {
+        let mut seen = Seen { path: entry.path, what: entry.what, mode: 0, links: 0, changed: 0 };
+        // What cannot even be looked at is among the unreadable ones already.
+        if let Ok(meta) = top.join(&seen.path).symlink_metadata() {
+            (seen.mode, seen.links) = (meta.mode(), meta.nlink());
+            seen.changed = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+        }
+        answer.files.push(seen);
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ use crate::{
 const ANSWERS: &str = "ANSWERS";
 
 /// Volumes that one guest takes: each is a device on a bus that has 32 places.
-pub const VOLUMES: usize = 22;
+pub const VOLUMES: usize = 28;
 
 /// A helper guest to be booted.
 #[derive(Debug)]

@@ -93,6 +93,14 @@ pub struct Seen {
     pub changed: i128,
 }
 
+impl Answer {
+    /// Returns the first file that could not be read.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&Seen> {
+        self.files.iter().find(|seen| matches!(seen.what, What::Unreadable(_)))
+    }
+}
+
 /// Says where two lists of files part, in one sentence; nothing when they are equal.
 #[must_use]
 pub fn difference(want: &[Seen], found: &[Seen]) -> Option<String> {

@@ -73,6 +73,7 @@ fn fill(work: &Work, recipes: &[Recipe]) -> Result<Vec<Answer>> {
     each(recipes, |number, recipe| {
         let answer = &answers[number];
         let (files, free) = (answer.files.len(), answer.free);
+        ensure!(answer.unreadable().is_none(), "{:?} cannot be read", answer.unreadable());
         match recipe.style {
             Style::Empty => ensure!(files < 10, "{files} files on an empty volume"),
             Style::Full => ensure!(free < recipe.len() / 10, "{free} bytes are free on a full volume"),
