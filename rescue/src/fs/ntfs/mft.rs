@@ -261,6 +261,38 @@ impl Mft {
     }
 }
 
+/// Tells whether the MFT that record 0 `newer` describes is that of `older`, or has grown out of it.
+///
+/// * `clusters`: how many the volume has.
+#[must_use]
+pub fn continues(newer: &[u8], older: &[u8], clusters: u64) -> bool {
+    let (Some((new, new_list)), Some((old, old_list))) = (own_piece(newer, clusters), own_piece(older, clusters))
+    else {
+        return false;
+    };
+    let grown = new.sizes >= old.sizes && new.runs.len() >= old.runs.len();
+    // Only the last run can have become longer.
+    let last = old.runs.len().saturating_sub(1);
+    let alike = |(index, (old, new)): (usize, (&Run, &Run))| {
+        old == new || (index == last && old.start == new.start && old.len < new.len)
+    };
+    grown && new_list == old_list && old.runs.iter().zip(&new.runs).enumerate().all(alike)
+}
+
+/// Returns the first piece of the MFT in its record 0, and the bytes of the attribute list.
+fn own_piece(record: &[u8], clusters: u64) -> Option<(Piece, Option<Vec<u8>>)> {
+    let (mut piece, mut list) = (None, None);
+    for attribute in Record::parse(record).ok()?.attributes() {
+        let attribute = attribute.ok()?;
+        if attribute.kind == kind::ATTRIBUTE_LIST {
+            list = Some(attribute.raw().to_vec());
+        } else if attribute.is(kind::DATA, &[]) {
+            piece = Some(Piece::read(&attribute, clusters).ok()?);
+        }
+    }
+    Some((piece?, list))
+}
+
 /// One piece of an attribute.
 struct Piece {
     /// The value of a resident attribute, which is always in one piece.
@@ -316,4 +348,104 @@ fn entries(list: &[u8], kind: u32, name: &[u8]) -> Option<Vec<(u64, u64)>> {
     }
     found.sort_unstable();
     Some(found)
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test fails by panicking")]
+mod tests {
+    use super::{
+        super::{
+            boot,
+            record::tests::{non_resident, record, resident},
+        },
+        *,
+    };
+    use crate::{block::MemoryDisk, units::SectorSize};
+
+    /// Makes an entry of a list for the unnamed data.
+    fn entry(first: u64, holder: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 32];
+        bytes[..8].copy_from_slice(&[0x80, 0, 0, 0, 32, 0, 0, 26]);
+        bytes[8..16].copy_from_slice(&first.to_le_bytes());
+        bytes[16..24].copy_from_slice(&(holder | 7 << 48).to_le_bytes());
+        bytes
+    }
+
+    /// Makes a volume of 64 clusters of 1024 bytes with an MFT at 4 and 5, 20 and 21, and 10.
+    fn volume() -> Vec<u8> {
+        let mut bytes = boot::tests::sample(512, 2, 1, 128);
+        bytes.resize(65536, 0);
+        let list = resident(kind::ATTRIBUTE_LIST, &[entry(4, 3), entry(0, 0), entry(2, 1)].concat());
+        let pieces = [(0, &[0x11, 2, 4, 0]), (2, &[0x11, 2, 20, 0]), (4, &[0x11, 1, 10, 0])];
+        let [first, second, third] =
+            pieces.map(|(first, pairs)| non_resident(kind::DATA, first, if first == 4 { 1 } else { 2 }, pairs, 5120));
+        // The base of a piece is record 0 with its sequence number, 1: a reference of zero is none.
+        for (at, content) in [
+            (4, record(0, &[list, first])),
+            (5, record(1 << 48, &[second])),
+            (20, record(0, &[resident(kind::VOLUME_NAME, b"x\0")])),
+            (21, record(1 << 48, &[third])),
+            (10, record(0, &[resident(kind::DATA, b"last")])),
+        ] {
+            bytes[at * 1024..at * 1024 + 1024].copy_from_slice(&content);
+        }
+        bytes
+    }
+
+    fn open(bytes: &[u8]) -> (MemoryDisk, Result<Mft, Error>) {
+        let disk = MemoryDisk::new(bytes.to_vec(), SectorSize::B512);
+        let mft = Mft::open(&disk, Boot::parse(bytes).unwrap());
+        (disk, mft)
+    }
+
+    #[test]
+    fn an_mft_is_found_piece_by_piece() {
+        let (disk, mft) = open(&volume());
+        let mft = mft.unwrap();
+        assert_eq!(mft.runs.on_volume().collect::<Vec<_>>(), [(4, 2), (20, 2), (10, 1)]);
+        assert_eq!(mft.records, 5);
+        let last = mft.stream(&disk, 4, kind::DATA, &[]).unwrap();
+        assert!(matches!(&last, Stream::Resident(value) if value == b"last"));
+        assert!(matches!(mft.stream(&disk, 4, kind::BITMAP, &[]), Err(Error::Lacking(4))));
+        assert!(matches!(mft.record(&disk, 5), Err(Error::Lacking(5))));
+    }
+
+    #[test]
+    fn pieces_that_do_not_fit_are_errors() {
+        let place = |cluster: usize, at: usize| cluster * 1024 + 56 + 24 + at;
+        for (name, at, byte, says) in [
+            ("a piece in a record not yet known", place(4, 64 + 16), 3, "record 3 of the MFT cannot be read"),
+            ("another file's piece", 5 * 1024 + 32, 9, "attribute list of record 0"),
+            ("a piece missing", 5 * 1024 + 56 + 16, 3, "lacks an attribute"),
+            ("an entry without length", place(4, 4), 0, "attribute list of record 0"),
+            ("a record that is not in use", 21 * 1024 + 22, 0, "attribute list of record 0"),
+        ] {
+            let mut bytes = volume();
+            bytes[at] = byte;
+            let error = open(&bytes).1.unwrap_err().to_string();
+            assert!(error.contains(says), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_may_be_older_but_not_of_another_mft() {
+        let made = |clusters: u64, pairs: &[u8], size| {
+            let mut bytes = record(0, &[non_resident(kind::DATA, 0, clusters, pairs, size)]);
+            unfix(&mut bytes, b"FILE").unwrap();
+            bytes
+        };
+        let old = made(5, &[0x11, 2, 4, 0x11, 3, 9, 0], 5000);
+        for (name, new, want) in [
+            ("the same", old.clone(), true),
+            ("longer", made(6, &[0x11, 2, 4, 0x11, 4, 9, 0], 6000), true),
+            ("another run", made(6, &[0x11, 2, 4, 0x11, 3, 9, 0x11, 1, 9, 0], 6000), true),
+            ("shorter", made(4, &[0x11, 2, 4, 0x11, 2, 9, 0], 4000), false),
+            ("smaller", made(5, &[0x11, 2, 4, 0x11, 3, 9, 0], 4000), false),
+            ("elsewhere", made(5, &[0x11, 2, 4, 0x11, 3, 8, 0], 5000), false),
+            ("longer in the middle", made(6, &[0x11, 3, 4, 0x11, 3, 9, 0], 6000), false),
+            ("none", made(0, &[0], 0), false),
+        ] {
+            assert_eq!(continues(&new, &old, 64), want, "{name}");
+        }
+    }
 }

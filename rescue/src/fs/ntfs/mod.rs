@@ -241,8 +241,8 @@ fn check_log(volume: &Volume<'_>) -> Result<(), Whole> {
     }
 }
 
-/// Compares the first records with their copies. A copy is read only where the original cannot be; but a record 0 that
-/// is not the copy's may lead to another MFT.
+/// Compares the first records with their copies. A copy is read only where the original cannot be, so one that is old
+/// or broken harms nobody; but where the copy of record 0 leads to another MFT, either may be the true one.
 fn check_mirror(volume: &Volume<'_>, survey: &mut Survey) -> Result<(), Whole> {
     let boot = &volume.mft.boot;
     let mirror = volume.mft.stream(volume.region, MIRROR, kind::DATA, &[]).map_err(Whole::damaged)?;
@@ -258,18 +258,20 @@ fn check_mirror(volume: &Volume<'_>, survey: &mut Survey) -> Result<(), Whole> {
         let mut copy = vec![0; boot.record];
         let offset = number.saturating_mul(boot.record as u64);
         let read = mirror.read(volume.region, boot.cluster, offset, &mut copy).is_ok();
-        let same = read && unfix(&mut copy, b"FILE").is_ok() && in_use_part(&copy) == in_use_part(&original);
-        if !same {
+        let intact = read && unfix(&mut copy, b"FILE").is_ok();
+        if number == 0 && intact && !mft::continues(&original, &copy, boot.clusters) {
+            return Err(Whole::damaged("$MFT and its copy in $MFTMirr disagree about where the MFT is"));
+        }
+        if !intact || in_use_part(&copy) != in_use_part(&original) {
             differing.push(number);
         }
     }
-    if differing.first() == Some(&0) {
-        return Err(Whole::damaged("$MFT and its copy in $MFTMirr disagree about where the MFT is"));
-    }
     if !differing.is_empty() {
         survey.notes.push(format!("$MFT and $MFTMirr differ in records {differing:?}; $MFT is believed"));
-        if let Some(detected) = &mut survey.detected {
-            detected.state = State::Damaged;
+        match &mut survey.detected {
+            // What was cut off in mid-write may have an old copy.
+            Some(detected) if detected.state != State::Dirty => detected.state = State::Damaged,
+            _ => {}
         }
     }
     Ok(())

@@ -238,6 +238,12 @@ impl<'a> Attribute<'a> {
         self.kind == kind && self.name == name
     }
 
+    /// Returns all bytes of the attribute.
+    #[must_use]
+    pub const fn raw(&self) -> &'a [u8] {
+        self.bytes.0
+    }
+
     /// Returns the value of a resident attribute.
     #[must_use]
     pub const fn value(&self) -> Option<&'a [u8]> {

@@ -245,7 +245,11 @@ fn broken_and_contradicting_structures_are_kept_whole() {
         image.bytes
     };
     let (mirror, place) = (usize::from(image.bytes[56]) + 256 * usize::from(image.bytes[57]), image.place(victim));
-    let mirror = mirror * image.cluster;
+    // Where the copy of record 0 has its second run, or the length of its first.
+    let data = image.attribute(0, DATA);
+    let record = image.record(0);
+    let elsewhere = record.windows(data.len()).position(|part| part == data).unwrap() + usize::from(data[32]) + 1;
+    let elsewhere = mirror * image.cluster + elsewhere;
     for (name, bytes, says) in [
         ("copy elsewhere", with(&|image| image.bytes[end - 512 + 48] ^= 1), "copy disagree"),
         ("shorter", with(&|image| image.bytes.truncate(end - 8192)), "its region"),
@@ -255,8 +259,7 @@ fn broken_and_contradicting_structures_are_kept_whole() {
         ("record torn", with(&|image| image.bytes[place + 510] ^= 1), "a write of it was torn"),
         ("record gone", with(&|image| image.bytes[place..place + 1024].fill(1)), "begins with [01, 01, 01, 01]"),
         ("record marked bad", with(&|image| image.bytes[place..place + 4].copy_from_slice(b"BAAD")), "begins with"),
-        ("mirror differs", with(&|image| image.bytes[mirror + 70] ^= 1), "disagree about where"),
-        ("mirror broken", with(&|image| image.bytes[mirror] = 0), "disagree about where"),
+        ("mirror leads elsewhere", with(&|image| image.bytes[elsewhere] ^= 1), "disagree about where"),
         (
             "bitmap empty",
             with(&|image| {
@@ -301,12 +304,14 @@ fn what_the_bitmap_forgot_is_kept() {
     assert_eq!((survey.allocated.clone(), state(&survey)), (clean.allocated.clone(), State::Damaged));
     assert!(survey.notes[0].contains("1 records of the MFT are empty"), "{:?}", survey.notes);
 
-    let mut second = Image::new(image.bytes.clone());
-    let mirror = usize::from(second.bytes[56]) + 256 * usize::from(second.bytes[57]);
-    let at = mirror * second.cluster + 2 * second.record + 70;
-    second.bytes[at] ^= 1;
-    let survey = survey_bytes(&second.bytes);
-    assert_eq!((survey.allocated.clone(), state(&survey)), (clean.allocated.clone(), State::Damaged));
+    let mirror = usize::from(image.bytes[56]) + 256 * usize::from(image.bytes[57]);
+    for (record, at) in [(2, 70), (0, 70), (0, 0)] {
+        let mut second = Image::new(image.bytes.clone());
+        second.bytes[mirror * second.cluster + record * second.record + at] ^= 1;
+        let survey = survey_bytes(&second.bytes);
+        assert_eq!((survey.allocated.clone(), state(&survey)), (clean.allocated.clone(), State::Damaged));
+        assert!(survey.notes[0].contains(&format!("differ in records [{record}]")), "{:?}", survey.notes);
+    }
 
     let mut copy = image.bytes.clone();
     let end = copy.len();
