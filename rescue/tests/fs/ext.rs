@@ -257,12 +257,6 @@ fn what_is_not_understood_is_kept_whole_and_said() {
             vec!["ssv journal_inum 0", "ssv journal_dev 0x801", "ssv feature_incompat 6"],
             "another device",
         ),
-        (
-            "fast commits, in need",
-            "-t ext4 -O fast_commit,^metadata_csum",
-            vec!["ssv feature_incompat 0x2c6"],
-            "fast commits",
-        ),
         ("bitmap outside", "-t ext2 -b 1024", vec!["set_bg 1 block_bitmap 99999999"], "block bitmap of group 1"),
         (
             "bitmaps shared",

@@ -12,6 +12,7 @@ mod exfat;
 mod exfat_volume;
 mod ext;
 mod f2fs;
+mod fastcommit;
 mod fat;
 mod journal;
 mod luks;

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Volume, Whole,
     checksum::{crc32_be, crc32c},
+    fastcommit::Ranges,
     groups::{BLOCK_UNINIT, Descriptor},
     inode::{Error as InodeError, Lister},
     superblock::{self, Superblock, feature},
@@ -38,12 +39,15 @@ const COMMIT: u32 = 2;
 const REVOKE: u32 = 5;
 const COMPAT_CHECKSUM: u32 = 1;
 const INCOMPAT_64BIT: u32 = 0x2;
-const INCOMPAT_ASYNC: u32 = 0x4;
 const INCOMPAT_CSUM_V2: u32 = 0x8;
 const INCOMPAT_CSUM_V3: u32 = 0x10;
 const INCOMPAT_FAST_COMMIT: u32 = 0x20;
-/// Revoke, 64-bit, checksums 2 and 3. Not async commits: where they end cannot be told for sure.
-const INCOMPAT_READ: u32 = 0x1 | INCOMPAT_64BIT | INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3;
+/// Revoke, 64-bit, checksums 2 and 3, fast commits. Not async commits: where they end cannot be told for sure.
+const INCOMPAT_READ: u32 = 0x1 | INCOMPAT_64BIT | INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3 | INCOMPAT_FAST_COMMIT;
+/// Blocks for fast commits where the journal does not say.
+const FAST_BLOCKS: u64 = 256;
+/// The shortest log that leaves room for fast commits behind it.
+const MIN_LOG: u64 = 1024;
 /// The longest log that is read block by block: 8 GiB with 4 KiB blocks; mke2fs makes 1 GiB unless told otherwise.
 const MAX_LOG: u64 = 1 << 21;
 /// Versions of one descriptor that are remembered; more only make the map larger.
@@ -79,6 +83,9 @@ pub enum Error {
     /// The log goes on behind a gap.
     #[error("its journal needs recovery and is interrupted before its block {0}")]
     Interrupted(u64),
+    /// A log with fast commits behind it that goes around its end: drivers differ in where that is.
+    #[error("its journal needs recovery, has fast commits and goes around its end")]
+    Around,
     /// A replay would move metadata, as after growing.
     #[error("its journal needs recovery and changes where {0}")]
     Moves(&'static str),
@@ -87,7 +94,7 @@ pub enum Error {
 impl From<Error> for Whole {
     fn from(error: Error) -> Self {
         match error {
-            Error::Features(_) | Error::Moves(_) => Self::because(error),
+            Error::Features(_) | Error::Moves(_) | Error::Around => Self::because(error),
             _ => Self::damaged(error),
         }
     }
@@ -173,15 +180,20 @@ pub(super) fn read(volume: &Volume<'_>) -> Result<Log, Whole> {
         return Ok(Log::default());
     }
     let mut scan = Scan::open(volume, number)?;
-    if scan.start == 0 {
-        return Ok(Log::default());
+    if scan.start != 0 {
+        scan.run()?;
     }
-    scan.run()?;
+    let fast = scan.fast_commits()?;
+    scan.targets.extend(fast.iter());
     let mut log = scan.log;
     log.targets = ExtentSet::from_unsorted(scan.targets);
     read_descriptors(volume, &mut log, &scan.heads)?;
     if log.is_empty() {
         return Ok(log);
+    }
+    if !fast.is_empty() {
+        let bytes = crate::units::Bytes(fast.total());
+        log.widened.push(format!("its journal has fast commits: {bytes} that they name are kept"));
     }
     log.widened.push(format!(
         "its journal needs recovery: bitmaps of {} groups in the journal are united with those on disk, and {} that a \
@@ -198,7 +210,10 @@ struct Scan<'v, 'a> {
     /// Runs of the journal inode: first log block, first block, length.
     runs: Vec<(u64, u64, u64)>,
     first: u64,
+    /// Behind the log: fast commits, where there are any.
     last: u64,
+    /// Blocks of the journal.
+    len: u64,
     start: u64,
     sequence: u32,
     compat: u32,
@@ -251,6 +266,7 @@ impl<'v, 'a> Scan<'v, 'a> {
             runs,
             first: 0,
             last: 0,
+            len: 0,
             start: 0,
             sequence: 0,
             compat: 0,
@@ -287,17 +303,23 @@ impl<'v, 'a> Scan<'v, 'a> {
                 return Err(Error::Superblock("its checksum is wrong".to_owned()));
             }
         }
-        if self.start == 0 {
+        self.len = len;
+        if self.incompat & INCOMPAT_FAST_COMMIT != 0 {
+            let said = u64::from(f.u32_be(84)?);
+            let last = len.checked_sub(if said == 0 { FAST_BLOCKS } else { said });
+            self.last = last.filter(|last| *last >= MIN_LOG).unwrap_or(len);
+        } else if self.start == 0 {
             return Ok(());
         }
         let unread = self.incompat & !INCOMPAT_READ;
-        if unread & (INCOMPAT_FAST_COMMIT | INCOMPAT_ASYNC) != 0 || unread != 0 || f.u32_be(44)? != 0 {
+        if unread != 0 || f.u32_be(44)? != 0 {
             return Err(Error::Features(unread));
         }
         if self.incompat & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3) == INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3 {
             return Err(Error::Superblock("it has checksums of two versions".to_owned()));
         }
-        let possible = self.first >= 1 && self.first < self.last && (self.first..self.last).contains(&self.start);
+        let started = self.start == 0 || (self.first..self.last).contains(&self.start);
+        let possible = self.first >= 1 && self.first < self.last && started;
         if block_size != self.volume.geometry.block_size || len > MAX_LOG || !possible {
             let Self { first, last, start, .. } = self;
             return Err(Error::Superblock(format!("{block_size}-byte blocks {first} to {last}, started at {start}")));
@@ -365,7 +387,24 @@ impl<'v, 'a> Scan<'v, 'a> {
                 _ => break,
             }
         }
+        if self.incompat & INCOMPAT_FAST_COMMIT != 0 && self.start.saturating_add(seen) >= self.last {
+            return Err(Error::Around);
+        }
         self.check_end(at, round.saturating_sub(seen), sequence)
+    }
+
+    /// Returns what fast commits name, whether a replay would get as far or not.
+    fn fast_commits(&mut self) -> Result<ExtentSet, Error> {
+        let mut found = Vec::new();
+        // A file system that was unmounted leaves old ones behind.
+        if self.incompat & INCOMPAT_FAST_COMMIT != 0 && self.volume.sb.has_incompat(feature::INCOMPAT_RECOVER) {
+            let mut ranges = Ranges::new(self.volume);
+            for log_block in self.last..self.len {
+                let bytes = self.read(log_block)?;
+                ranges.block(&bytes, &mut found);
+            }
+        }
+        Ok(ExtentSet::from_unsorted(found))
     }
 
     /// Checks that nothing newer follows the block where a replay stops. What is left over from earlier rounds is older;

@@ -8,6 +8,7 @@
 
 pub mod checksum;
 mod dirs;
+mod fastcommit;
 pub mod groups;
 pub mod inode;
 pub mod journal;
@@ -156,9 +157,6 @@ fn check_features(sb: &Superblock) -> Result<Option<&'static str>, Whole> {
     }
     if !sb.has_incompat(INCOMPAT_RECOVER) {
         return Ok(suspect);
-    }
-    if sb.has_compat(COMPAT_FAST_COMMIT) {
-        return Err(Whole::because("its journal needs recovery and may hold fast commits, which are not read yet"));
     }
     if !sb.has_compat(COMPAT_HAS_JOURNAL) {
         return Err(Whole::damaged("its journal needs recovery, but it has none"));
