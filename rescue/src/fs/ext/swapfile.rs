@@ -101,7 +101,7 @@ impl SwapFiles {
         if end > inode.size || last_page == 0 {
             return;
         }
-        let (first, behind) = (page.div_ceil(block_size), end / block_size);
+        let (first, behind) = (page.div_ceil(block_size), end.checked_div(block_size).unwrap_or(0));
         let pieces = runs.iter().filter_map(|(logical, start, len)| {
             let from = first.max(*logical);
             let to = behind.min(logical.saturating_add(*len));
