@@ -1,6 +1,9 @@
 //! Swap files on ext: their pages are left out of the map, their header and everything else is kept.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rescue::{
     block::MemoryDisk,
@@ -31,7 +34,7 @@ fn tree(bench: &Bench, paths: &[&str], fstab: &str) -> PathBuf {
     root
 }
 
-fn make(bench: &Bench, tree: &PathBuf, options: &str, len: u64) -> String {
+fn make(bench: &Bench, tree: &Path, options: &str, len: u64) -> String {
     let image = bench.blank("image", len);
     let mut args = vec!["-q", "-F", "-d", tree.to_str().unwrap()];
     args.extend(options.split_whitespace());
@@ -84,11 +87,7 @@ fn the_pages_of_swap_files_are_left_out_and_nothing_else() {
         assert_eq!(verdict(&copy), verdict(&image), "{name}");
         let (mut original, mut restored) = (contents(&bench, &image, "want"), contents(&bench, &copy, "got"));
         for path in paths.iter().take(3).map(|path| path.trim_start_matches('/')) {
-            assert_ne!(
-                original.remove(path.as_ref() as &std::path::Path),
-                restored.remove(path.as_ref() as &std::path::Path),
-                "{name}"
-            );
+            assert_ne!(original.remove(path.as_ref() as &Path), restored.remove(path.as_ref() as &Path), "{name}");
             let read = |folder: &str| fs::read(bench.dir.path().join(folder).join(path)).unwrap();
             let (before, after) = (read("want"), read("got"));
             assert_eq!((before.len(), &before[..4096]), (after.len(), &after[..4096]), "{name}: the header is kept");
@@ -100,7 +99,7 @@ fn the_pages_of_swap_files_are_left_out_and_nothing_else() {
 
 #[test]
 fn what_is_no_sound_swap_file_is_kept() {
-    type Change = fn(&PathBuf);
+    type Change = fn(&Path);
     let cases: [(&str, Change); 5] = [
         ("hole", |path| {
             let header = fs::read(path).unwrap()[..4096].to_vec();
@@ -124,7 +123,7 @@ fn what_is_no_sound_swap_file_is_kept() {
     }
 }
 
-fn patch(path: &PathBuf, at: usize, bytes: &[u8]) {
+fn patch(path: &Path, at: usize, bytes: &[u8]) {
     let mut all = fs::read(path).unwrap();
     all[at..at + bytes.len()].copy_from_slice(bytes);
     fs::write(path, all).unwrap();
