@@ -7,14 +7,15 @@ use std::{
 
 use crc::{Algorithm, Crc};
 use rescue::{
-    block::{Error, ReadAt},
+    block::{Error, MemoryDisk, ReadAt},
     extent::{Extent, ExtentSet},
     fs::{Options, survey},
+    units::SectorSize,
 };
 
 use crate::{
     exfat_volume::{Shape, Volume},
-    fat,
+    fastcommit, fat,
     tools::{Bench, Noise, run, survey_bytes},
 };
 
@@ -242,4 +243,48 @@ fn damaged_exfat_volumes_lose_nothing() {
             endure(&volume.bytes, &damage);
         }
     }
+}
+
+#[test]
+fn damaged_swap_files_lose_nothing_of_others() {
+    let bench = Bench::new();
+    let tree = bench.tree(false);
+    let swap = format!("{tree}/swapfile");
+    fs::write(&swap, Noise(4).take(1 << 20)).unwrap();
+    run("mkswap", &["-q", "-p", "4096", &swap]);
+    fs::write(format!("{tree}/etc/fstab"), "/swapfile none swap sw 0 0\n/large none swap sw 0 0\n").unwrap();
+    for options in ["-t ext4 -O ^metadata_csum,uninit_bg -J size=1", "-t ext2"] {
+        let image = bench.blank("image", 20 * MIB);
+        let mut args = vec!["-q", "-F", "-b", "1024", "-N", "256", "-d", &tree];
+        args.extend(options.split_whitespace());
+        args.push(&image);
+        run("mke2fs", &args);
+        let base = fs::read(&image).unwrap();
+        let of = |file: &str| {
+            let listed = run("debugfs", &["-R", &format!("blocks {file}"), &image]);
+            listed.split_whitespace().map(|block| blocks(block.parse().unwrap(), 1)).collect::<Vec<_>>()
+        };
+        let stat = run("debugfs", &["-R", "imap /swapfile", &image]);
+        let (block, offset) = stat.rsplit_once("block ").unwrap().1.split_once(", offset 0x").unwrap();
+        let inode = block.parse::<u64>().unwrap() * 1024 + u64::from_str_radix(offset.trim(), 16).unwrap();
+        assert_eq!(survey(&MemoryDisk::new(base.clone(), SectorSize::B512), &Options::default()).left_out.len(), 1);
+        let header = of("/swapfile")[0];
+        for (name, places) in [
+            ("inode", vec![Extent::with_len(inode, 128).unwrap(), Extent::with_len(inode + 40, 60).unwrap()]),
+            ("header", vec![Extent::with_len(header.start + 1024, 60).unwrap(), of("/swapfile")[3]]),
+            ("directories", vec![of("/")[0], of("/etc")[0], of("/etc/fstab")[0]]),
+        ] {
+            let places = places.into_iter().map(|place| place.intersect(Extent::new(0, 20 * MIB))).collect();
+            endure(&base, &Damage { name: &format!("{options}: {name}"), places, nothing_lost: true, fix: false });
+        }
+    }
+}
+
+#[test]
+fn damaged_fast_commits_do_no_harm() {
+    let pending = fastcommit::pending("-O fast_commit,^metadata_csum");
+    let log = |number: usize| blocks(pending.log[number] as u64, 1);
+    let last = pending.log.len();
+    let places = vec![log(0).intersect(Extent::new(log(0).start, log(0).start + 100)), log(1), log(last - 15)];
+    endure(&pending.bytes, &Damage { name: "fast commits", places, nothing_lost: false, fix: false });
 }

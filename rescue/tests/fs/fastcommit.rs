@@ -18,13 +18,13 @@ const LEN: u64 = 24 << 20;
 const INCOMPAT: usize = 40;
 const FAST_COMMIT: u8 = 0x20;
 
-struct Pending {
+pub struct Pending {
     bench: Bench,
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// Blocks of the new file's data.
     data: Vec<usize>,
     /// Blocks of the journal.
-    log: Vec<usize>,
+    pub log: Vec<usize>,
 }
 
 fn debugfs(image: &str, commands: &[&str]) {
@@ -52,7 +52,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// A volume with one full transaction and, behind it, a fast commit that adds a file.
-fn pending(options: &str) -> Pending {
+pub fn pending(options: &str) -> Pending {
     let bench = Bench::new();
     let (tree, image, after) = (bench.tree(false), bench.blank("image", LEN), bench.path("after"));
     let mut args = vec!["-q", "-F", "-b", "1024", "-t", "ext4", "-d", &tree];

@@ -192,7 +192,9 @@ fn remark(boot: &Boot, count: &bitmap::Count, links: u64, missing: &ExtentSet, s
     if !missing.is_empty() {
         let bytes = Bytes(missing.total());
         survey.widened.push(format!("{bytes} that files use are free in the allocation bitmap, and kept"));
-        survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
+        // A volume in use may have written its directories and not yet its bitmap.
+        let surprise = survey.detected.iter_mut().filter(|detected| detected.state == State::Clean);
+        surprise.for_each(|detected| detected.state = State::Damaged);
     }
     if boot.dirty {
         survey.notes.push("it was not unmounted in order".to_owned());
