@@ -163,7 +163,8 @@ impl<'v, 'a> Lister<'v, 'a> {
         for record in records.as_chunks::<16>().0 {
             let f = Fields(record);
             let (high, low) = (f.u64_be(0)?, f.u64_be(8)?);
-            let (file, block, len) = (high >> 9 & (1 << 54) - 1, (high & 0x1ff) << 43 | low >> 21, low & 0x1f_ffff);
+            let file = (high >> 9) & ((1 << 54) - 1);
+            let (block, len) = ((high & 0x1ff) << 43 | low >> 21, low & 0x1f_ffff);
             if file < order.next || len == 0 {
                 return Err(Error::Broken);
             }

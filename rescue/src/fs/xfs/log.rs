@@ -110,6 +110,13 @@ pub struct Record {
     pub data: Vec<u8>,
 }
 
+impl Record {
+    /// Tells whether "unmount" is all it says.
+    fn unmounts(&self) -> bool {
+        self.operations == 1 && self.data.get(9).is_some_and(|flags| flags & UNMOUNT != 0)
+    }
+}
+
 impl<'a> Log<'a> {
     /// Takes the place of the log from the superblock; `None` where it is on another device.
     #[must_use]
@@ -175,9 +182,26 @@ impl<'a> Log<'a> {
         if old.checked_add(1) != Some(first) {
             return Err(Error::Cycle { sector: end.saturating_sub(1), cycle: last });
         }
+        if self.cleared(first, old)? {
+            return Ok(State::Clean);
+        }
         let guess = if first == last { end } else { self.bisect(first, old)? };
         let (head, ragged) = self.settle(guess, first, old)?;
         self.before(head.checked_rem(end).unwrap_or(0), ragged)
+    }
+
+    /// Recognises what xfs_repair and xfs_admin leave: a record that says "unmount", zeros up to the next multiple of
+    /// 256 KiB, and records of the cycle before up to the end, which say the same. The next mount fills the gap.
+    fn cleared(&self, new: u32, old: u32) -> Result<bool, Error> {
+        let cycles = self.cycles(0, self.sectors.min(WINDOW))?;
+        let written = cycles.iter().take_while(|cycle| **cycle == new).count();
+        let mut rest = cycles.iter().skip(written).skip_while(|cycle| **cycle == 0).peekable();
+        if old == 0 || cycles.get(written) != Some(&0) || rest.peek().is_none() || rest.any(|cycle| *cycle != old) {
+            return Ok(false);
+        }
+        let (last, first) = (self.record_before(0)?, self.record(0)?);
+        let fits = first.sectors == written as u64 && self.header(last)?.sectors == self.distance(last, 0);
+        Ok(fits && first.unmounts() && self.record(last)?.unmounts())
     }
 
     /// Finds a sector of cycle `old` with one of cycle `new` before it.
@@ -230,8 +254,7 @@ impl<'a> Log<'a> {
             }
         }
         let record = self.record(at)?;
-        let unmount = record.operations == 1 && record.data.get(9).is_some_and(|flags| flags & UNMOUNT != 0);
-        if unmount {
+        if record.unmounts() {
             return if ragged { Err(Error::NoRecord(head)) } else { Ok(State::Clean) };
         }
         let tail = record.tail & u64::from(u32::MAX);

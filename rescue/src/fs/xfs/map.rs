@@ -66,7 +66,7 @@ pub(super) fn build(volume: &Volume<'_>, copies: Option<&Copies>, detected: &Det
     let (disk, after) = (View { volume, copies: None }, View { volume, copies });
     let mut builder = MapBuilder::new();
     let mut doubts = Doubts::default();
-    let mut own = Vec::new();
+    let (mut own, mut halfway) = (Vec::new(), BTreeSet::new());
     let (mut free, mut free_of_old, mut min_gap) = (0u64, 0u64, 0u64);
     for group in 0..geometry.groups {
         match ag::check_copy(&disk, group) {
@@ -78,7 +78,13 @@ pub(super) fn build(volume: &Volume<'_>, copies: Option<&Copies>, detected: &Det
         }
         let mut part = used(&after, group);
         if touched.contains(&group) {
-            part = part.and_then(|part| Ok(unite(part, used(&disk, group)?)));
+            part = part.and_then(|part| match used(&disk, group) {
+                Ok(before) => Ok(unite(part, before)),
+                Err(reason) => {
+                    halfway.insert(group);
+                    Err(format!("before a replay of the log, {reason}"))
+                }
+            });
         }
         match part {
             Ok(part) => {
@@ -100,7 +106,7 @@ pub(super) fn build(volume: &Volume<'_>, copies: Option<&Copies>, detected: &Det
     check_own(volume, &own, &survey.allocated, &mut doubts);
     let complete = doubts.groups.is_empty();
     walk::unite(&after, copies.is_none(), &mut doubts, &mut survey)?;
-    finish(volume, &doubts, &touched, &mut survey);
+    finish(volume, &doubts, &touched, &halfway, &mut survey);
     survey.widened.extend(map::closed_gaps(min_gap.max(closed)));
     if complete {
         count(volume, copies.is_none(), (free, free_of_old), &mut survey)?;
@@ -109,7 +115,7 @@ pub(super) fn build(volume: &Volume<'_>, copies: Option<&Copies>, detected: &Det
 }
 
 /// Keeps the groups in doubt, and says so.
-fn finish(volume: &Volume<'_>, doubts: &Doubts, touched: &BTreeSet<u64>, survey: &mut Survey) {
+fn finish(volume: &Volume<'_>, doubts: &Doubts, touched: &BTreeSet<u64>, halfway: &BTreeSet<u64>, survey: &mut Survey) {
     let geometry = &volume.geometry;
     let whole = doubts
         .groups
@@ -127,7 +133,8 @@ fn finish(volume: &Volume<'_>, doubts: &Doubts, touched: &BTreeSet<u64>, survey:
     if !plain.is_empty() {
         survey.widened.push(format!("{}: what is in use before or after a replay of the log is kept", name(&plain)));
     }
-    if let (false, Some(detected)) = (doubts.groups.is_empty(), &mut survey.detected) {
+    // A group that was halfway to its next state is no more than that.
+    if let (false, Some(detected)) = (doubts.groups.is_subset(halfway), &mut survey.detected) {
         detected.state = State::Damaged;
     }
 }
