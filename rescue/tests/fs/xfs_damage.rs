@@ -298,8 +298,7 @@ fn damage_loses_nothing() {
         }
         endure(&format!("{options} groups, fixed: {fixed}"), &base, &places, &fixes);
         let fixes = if fixed { vec![(0, sector, 224)] } else { vec![] };
-        let places =
-            vec![range(0, 264), range(80, 60), groups.iter().map(|group| range(group.start, 264)).last().unwrap()];
+        let places = vec![range(0, 264), range(80, 60), range(groups[2].start, 264)];
         endure(&format!("{options} superblock, fixed: {fixed}"), &base, &places, &fixes);
     }
 }

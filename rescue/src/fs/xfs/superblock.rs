@@ -393,7 +393,7 @@ mod tests {
     /// Makes a version 4 superblock of four groups of 1000 blocks of 4 KiB, the last of 500.
     fn sector() -> Vec<u8> {
         let mut bytes = vec![0; 512];
-        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        let mut put = |at: usize, field: &[u8]| bytes[at..][..field.len()].copy_from_slice(field);
         put(0, b"XFSB");
         put(4, &4096u32.to_be_bytes());
         put(8, &3500u64.to_be_bytes());
@@ -461,7 +461,7 @@ mod tests {
         ] {
             let error = geometry(|b| {
                 b[101] = 0xa5;
-                b[at..at + 4].copy_from_slice(&bits.to_be_bytes());
+                b[at..][..4].copy_from_slice(&bits.to_be_bytes());
                 let crc = checksum(b, 224).to_le_bytes();
                 b[224..228].copy_from_slice(&crc);
             });
