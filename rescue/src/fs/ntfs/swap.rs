@@ -75,18 +75,18 @@ pub(super) struct Specials {
 /// Tells whether `attribute` names a file `hiberfil.sys` in the root folder.
 pub(super) fn is_hibernation(attribute: &Attribute<'_>) -> bool {
     let named = |value: &[u8]| {
-        file_name(value).is_some_and(|(parent, name, _)| parent == ROOT && Role::of(&name) == Some(Role::Hibernation))
+        file_name(value).is_some_and(|(parent, name)| parent == ROOT && Role::of(&name) == Some(Role::Hibernation))
     };
     attribute.kind == kind::FILE_NAME && attribute.value().is_some_and(named)
 }
 
-/// Returns parent, name and name space of a file name, as in attributes and keys.
-fn file_name(value: &[u8]) -> Option<(u64, String, u8)> {
+/// Returns parent and name of a file name, as in attributes and keys.
+fn file_name(value: &[u8]) -> Option<(u64, String)> {
     let f = Fields(value);
     let len = usize::from(f.u8(64).ok()?).saturating_mul(2);
     // Nothing else is looked for, and most names are of another length.
     let name = f.slice(66, len).ok().filter(|_| len == 24)?;
-    Some((number(f.u64(0).ok()?), utf16(name)?, f.u8(65).ok()?))
+    Some((number(f.u64(0).ok()?), utf16(name)?))
 }
 
 impl Specials {
@@ -109,24 +109,26 @@ impl Specials {
         let (mft, number) = (&volume.mft, number(reference));
         let bytes = match mft.record(volume.region, number) {
             Ok(bytes) => bytes,
-            // What an index block remembers of old times may point anywhere; the walk meets every record anyway.
-            Err(_) if role == Role::Paging => return Ok(()),
-            Err(error) => return Err(Whole::damaged(format_args!("{name} may be a hibernated system: {error}"))),
+            Err(error @ Error::Unreadable(..)) if role == Role::Hibernation => {
+                return Err(Whole::damaged(format_args!("{name} may be a hibernated system: {error}")));
+            }
+            // What an index block remembers of old times may point anywhere. The walk meets every record in use.
+            Err(_) => return Ok(()),
         };
-        let record = Record::parse(&bytes).map_err(|error| Whole::damaged(Error::Broken(number, error)))?;
+        let Ok(record) = Record::parse(&bytes) else { return Ok(()) };
+        let current = record.in_use && record.base.is_none() && u64::from(record.sequence) == reference >> 48;
+        if !current || self.knows(number) {
+            return Ok(());
+        }
         let names = record.attributes().filter_map(Result::ok).filter(|attribute| attribute.kind == kind::FILE_NAME);
-        let names = names.filter_map(|attribute| file_name(attribute.value()?)).collect::<Vec<_>>();
-        let here = names.iter().any(|(parent, own, _)| *parent == ROOT && own.eq_ignore_ascii_case(&name));
-        if !record.in_use || record.base.is_some() || u64::from(record.sequence) != reference >> 48 || !here {
-            return Ok(());
-        }
-        if self.knows(number) {
-            return Ok(());
-        }
+        let names = names.filter_map(|attribute| attribute.value()).collect::<Vec<_>>();
+        let is_this = |(parent, own): (u64, String)| parent == ROOT && own.eq_ignore_ascii_case(&name);
+        let here = names.iter().any(|value| file_name(value).is_some_and(is_this));
+        let long = names.iter().filter(|value| !Fields(value).has(65, &[DOS])).count();
+        let linked_once = long == 1 && usize::from(record.links) == names.len();
         let Some((stream, header)) = Self::open(volume, number, &name, role)? else { return Ok(()) };
         let idle = self.judge(&name, role, &header)?;
-        let linked_once = record.links <= 2 && names.iter().filter(|(.., space)| *space != DOS).count() == 1;
-        let spare = if idle && linked_once { spare(volume, &stream) } else { ExtentSet::new() };
+        let spare = if idle && here && linked_once { spare(volume, &stream) } else { ExtentSet::new() };
         self.files.push(Special { number, name, spare });
         Ok(())
     }
@@ -275,7 +277,7 @@ fn entries(f: Fields<'_>, header: usize, each: &mut Entry<'_>) -> Result<(), Tru
             return Ok(());
         }
         let key = entry.slice(16, usize::from(entry.u16(10)?))?;
-        if let Some((role, name)) = file_name(key).and_then(|(_, name, _)| Some((Role::of(&name)?, name))) {
+        if let Some((role, name)) = file_name(key).and_then(|(_, name)| Some((Role::of(&name)?, name))) {
             each(entry.u64(0)?, name, role);
         }
         at = at.saturating_add(len.max(16));

@@ -129,7 +129,7 @@ impl Walk<'_, '_, '_> {
         let before = self.missing.len();
         for attribute in record.attributes() {
             let attribute = attribute.map_err(broken)?;
-            if record.base.is_none() && swap::is_hibernation(&attribute) && !self.specials.knows(number) {
+            if swap::is_hibernation(&attribute) && !self.specials.knows(record.base.unwrap_or(number)) {
                 return Err(Whole::damaged(format_args!(
                     "record {number} of the MFT is a hibernation file that the root folder does not list"
                 )));

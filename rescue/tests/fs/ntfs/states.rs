@@ -148,6 +148,11 @@ fn page_files_that_somebody_wants_are_kept() {
         drop(mounted);
         let survey = survey_bytes(&fs::read(bench.path("image")).unwrap());
         assert_eq!(survey.left_out.len(), 1, "a page file is in the root folder");
+        let mounted = Mounted::new(&bench, &bench.path("image"), "");
+        fs::hard_link(mounted.root.join("hiberfil.sys"), mounted.root.join("x")).unwrap();
+        drop(mounted);
+        let survey = survey_bytes(&fs::read(bench.path("image")).unwrap());
+        assert_eq!(survey.left_out.len(), 0, "it has another name");
     }
 }
 
