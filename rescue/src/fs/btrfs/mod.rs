@@ -202,8 +202,8 @@ fn choose(copies: &[Copy], report: &mut Report) -> Result<Superblock, Whole> {
             newest
         }
     };
-    // Copies beyond the end of the file system are not its own.
-    let inside = |copy: &&Copy| copy.offset.saturating_add(superblock::LEN as u64) <= sb.dev_total_bytes;
+    // Copies beyond the end of the file system are not its own; the kernel writes none that ends with it, either.
+    let inside = |copy: &&Copy| copy.offset.saturating_add(superblock::LEN as u64) < sb.dev_total_bytes;
     for copy in copies.iter().skip(1).filter(inside) {
         let at = copy.offset;
         match &copy.found {

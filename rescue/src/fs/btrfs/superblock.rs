@@ -256,6 +256,7 @@ pub fn read(region: &dyn ReadAt, offset: u64) -> Copy {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test fails by panicking")]
 mod tests {
     use super::{super::checksum::ROOM, *};
     use crate::fs::ext::checksum::crc32c;
