@@ -12,7 +12,7 @@ use std::{
 
 use rescue::{block::ReadAt, extent::Extent, fs::State};
 
-use crate::tools::{Bench, run};
+use crate::tools::{Bench, run, run_any};
 use oracle::{
     FileRegion, MIB, check_image, dump, noise_copy, numbers, run_at, survey_file, tree_blocks, verdict, with_fixed,
 };
@@ -83,6 +83,42 @@ fn features_that_change_trees_keep_every_file() {
             "-O raid1c34,raid56",
         ],
     );
+}
+
+/// Tells whether this mkfs.btrfs makes file systems with `feature`, and says so where it does not.
+fn offers(feature: &str) -> bool {
+    // The list goes to standard error.
+    let output = run_any("mkfs.btrfs", &["-O", "list-all"]);
+    let text = [output.stdout, output.stderr].concat();
+    let found = String::from_utf8_lossy(&text).lines().any(|line| line.starts_with(&format!("{feature} ")));
+    if !found {
+        eprintln!("NOT TESTED: this mkfs.btrfs is too old to make file systems with {feature}");
+    }
+    found
+}
+
+#[test]
+fn features_of_newer_tools_keep_every_file() {
+    for feature in ["block-group-tree", "squota"] {
+        if offers(feature) {
+            check_all(
+                128 * MIB,
+                &[&format!("-O {feature}"), &format!("-O ^{feature}"), &format!("-n 4096 -O {feature}")],
+            );
+        }
+    }
+    for (feature, says) in
+        [("raid-stripe-tree", "it has a stripe tree"), ("extent-tree-v2", "second version of the extent tree")]
+    {
+        if offers(feature) {
+            let bench = Bench::new();
+            let image = bench.blank("image", 160 * MIB);
+            run("mkfs.btrfs", &["-q", "-f", "-O", feature, &image]);
+            let survey = survey_file(&image);
+            assert_eq!(survey.allocated.total(), 160 * MIB, "{feature}");
+            assert!(survey.widened[0].contains(says), "{feature}: {:?}", survey.widened);
+        }
+    }
 }
 
 #[test]
