@@ -327,3 +327,24 @@ fn damaged_superblocks_lose_nothing() {
         endure(&base, &Damage { name: version, places, nothing_lost: true, fix: false });
     }
 }
+
+#[test]
+fn superblocks_with_a_right_checksum_may_say_anything() {
+    let mut noise = Noise(11);
+    for version in ["1.0", "1.1", "1.2"] {
+        let member = Member::mirror(version);
+        let base = disk(&member, &[]);
+        let place = member.place(DISK);
+        for _ in 0..200 {
+            let mut disk = base.clone();
+            for _ in 0..=noise.next() % 3 {
+                let at = place + 8 + usize::try_from(noise.next() % 248).unwrap();
+                disk[at] = if noise.next() % 2 == 0 { 0xff } else { noise.next().to_le_bytes()[0] };
+            }
+            seal(&mut disk[place..place + 256 + 2 * 16]);
+            let survey = survey_bytes(&disk);
+            let outside = bytes(place, place + 256);
+            assert!(survey.allocated.covers(outside), "{version}: the superblock is kept");
+        }
+    }
+}

@@ -66,3 +66,30 @@ pub fn minix(probe: &Probe<'_>) -> Option<Detected> {
     let plausible = bitmaps.iter().all(|at| f.u16(*at).is_ok_and(|blocks| blocks != 0));
     plausible.then(|| Detected { version: Some(version.to_string()), ..named("minix") })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_labels_and_uuids_are_read() {
+        let with = |name: &str, at: usize, value: &[u8]| {
+            let mut bytes = vec![0; 1024];
+            bytes[at..at.saturating_add(value.len())].copy_from_slice(value);
+            completed(named(name), &bytes)
+        };
+        assert_eq!(with("cramfs", 48, b"label").label.as_deref(), Some("label"));
+        assert_eq!(with("ubi", 24, &[0x4f, 0x3c, 0x5a, 0x5b]).uuid.as_deref(), Some("1329355355"));
+        let raw = [0x44, 0xf8, 0xed, 0x49, 0xf3, 0x28, 0xfc, 0xeb, 0xcb, 0x65, 0, 0x21, 0x28, 0, 0x83, 0xcf];
+        let uuid = Some("49edf844-ebfc28f3-65cb-0021280083cf");
+        assert_eq!(with("VMFS", 9, &raw).uuid.as_deref(), uuid);
+        assert_eq!(with("VMFS_volume_member", 0x254, &raw).uuid.as_deref(), uuid);
+        assert_eq!(with("bcache", 16, &[6]).name, "bcache");
+        assert_eq!(with("bcache", 16, &[24]).name, "bcachefs");
+        assert_eq!(completed(named("VMFS"), &[]).uuid, None);
+        let mut found = named("ufs");
+        let id = [vec![0; 144], vec![0x0a, 0x64, 0x0e, 0x4b, 0x70, 0xac, 0x56, 0xec]].concat();
+        ufs(&id, false, &mut found);
+        assert_eq!(found.uuid.as_deref(), Some("4b0e640aec56ac70"));
+    }
+}

@@ -157,3 +157,59 @@ fn set_uuid(field: &[u8]) -> Option<String> {
     bytes.iter().skip(kept).take(rest).for_each(|byte| out.push_str(&format!("{byte:02x}")));
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{block::MemoryDisk, units::SectorSize};
+
+    /// Makes an ISO 9660 medium with a plain label, and a Joliet one.
+    fn medium(long: &[u8], wide: &str) -> Option<Detected> {
+        let mut disk = vec![0; 64 << 10];
+        disk[32768..32774].copy_from_slice(b"\x01CD001");
+        disk[32768 + 40..32768 + 72].fill(b' ');
+        disk[32808..][..long.len()].copy_from_slice(long);
+        disk[32768 + 813..][..16].copy_from_slice(b"2009092410344000");
+        disk[34816..34822].copy_from_slice(b"\x02CD001");
+        disk[34816 + 88..34816 + 91].copy_from_slice(b"%/E");
+        let wide = wide.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>();
+        disk[34816 + 40..][..wide.len()].copy_from_slice(&wide);
+        detect(&Probe { region: &MemoryDisk::new(disk, SectorSize::B512) })
+    }
+
+    #[test]
+    fn labels_of_media_are_joined() {
+        for (name, long, wide, want) in [
+            ("both", &b"SHORT"[..], "Short one", "Short one"),
+            ("cut after 16", b"NA_VE_AND_VERY_LONG_LABEL", "Naïve and very l", "Naïve and very lONG_LABEL"),
+            ("of other kinds", b"SOMETHING_ELSE_ALTOGETHER", "Naïve and very l", "Naïve and very l"),
+            ("plain", b"PLAIN", "", "PLAIN"),
+        ] {
+            let found = medium(long, wide).unwrap();
+            assert_eq!(found.label.as_deref(), Some(want), "{name}");
+            assert_eq!(found.uuid.as_deref(), Some("2009-09-24-10-34-40-00"), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_volume_sets_make_uuids() {
+        let field = |kind: u8, text: &[u8]| {
+            let mut field = [vec![kind], text.to_vec(), vec![0; 128]].concat();
+            field.truncate(127);
+            field.push(u8::try_from(text.len()).unwrap().saturating_add(1));
+            field
+        };
+        for (text, want) in [
+            (&b"5906E052003d522aLinuxUDF"[..], "5906e052003d522a"),
+            (b"691EED13 (Mac OS X newfs_udf)", "691eed1320284d61"),
+            (b"20c624ac", "20c624ac00000000"),
+            (b"disc", "6469736300000000"),
+        ] {
+            assert_eq!(set_uuid(&field(8, text)).as_deref(), Some(want));
+        }
+        assert_eq!(dstring(&field(16, &[0xd8, 0x3d, 0xde, 0])).as_deref(), Some("\u{1f600}"));
+        assert_eq!(dstring(&field(9, b"text")), None);
+        assert_eq!(dstring(&[]), None);
+        assert_eq!(set_uuid(&[8, b'x', 0xff]), None, "longer than its field");
+    }
+}

@@ -73,3 +73,47 @@ fn string(pair: Fields<'_>, at: usize) -> Option<(&[u8], usize)> {
     let start = at.checked_add(4)?;
     Some((pair.slice(start, len).ok()?, start.checked_add(len.checked_next_multiple_of(4)?)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(list: &mut Vec<u8>, value: u32) {
+        list.extend(value.to_be_bytes());
+    }
+
+    /// Adds a pair whose value is `value`, padded already.
+    fn pair(list: &mut Vec<u8>, name: &[u8; 4], kind: u32, value: &[u8]) {
+        let len = u32::try_from(value.len()).unwrap().saturating_add(24);
+        [len, len, 4].into_iter().for_each(|number| word(list, number));
+        list.extend(name);
+        [kind, 1].into_iter().for_each(|number| word(list, number));
+        list.extend(value);
+    }
+
+    #[test]
+    fn pairs_name_the_pool() {
+        let mut list = vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        pair(&mut list, b"name", STRING, b"\0\0\0\x05tank1\0\0\0");
+        pair(&mut list, b"othr", UINT64, &7u64.to_be_bytes());
+        let without = describe(&list);
+        assert_eq!(without, None, "a label without a GUID names no pool");
+        [32u32, 32, 9].into_iter().for_each(|number| word(&mut list, number));
+        list.extend(b"pool_guid\0\0\0");
+        [UINT64, 1].into_iter().for_each(|number| word(&mut list, number));
+        list.extend(1_782_036_546_311_300_980u64.to_be_bytes());
+        let len = u32::try_from(list.len()).unwrap();
+        assert_eq!(len, 12 + 36 + 32 + 40);
+        // The length of the last pair was a guess.
+        let at = list.len().saturating_sub(40);
+        list[at..at.saturating_add(4)].copy_from_slice(&40u32.to_be_bytes());
+        list.extend([0; 8]);
+        let found = describe(&list).unwrap();
+        assert_eq!((found.label.as_deref(), found.uuid.as_deref()), (Some("tank1"), Some("1782036546311300980")));
+        for cut in 0..list.len().saturating_sub(8) {
+            let _ = describe(&list[..cut]);
+        }
+        list[12..16].fill(0xff);
+        assert_eq!(describe(&list), None);
+    }
+}

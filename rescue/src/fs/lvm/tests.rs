@@ -135,3 +135,39 @@ fn a_group_of_thousands_of_volumes_takes_no_time() {
     let reason = "logical volume lv7: kept whole: nothing was recognised in it";
     assert!(survey.widened.iter().any(|line| line == reason), "{:?}", survey.widened);
 }
+
+#[test]
+fn metadata_with_a_right_checksum_may_say_anything() {
+    let good = text(&(volume("a", VISIBLE, &linear(0, 5)) + &volume("b", VISIBLE, &linear(5, 4))));
+    let mut state = 0x5eed_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((state >> 33) % below as u64).unwrap()
+    };
+    let mut narrow = 0;
+    for _ in 0..500 {
+        let mut text = good.clone().into_bytes();
+        for _ in 0..=next(3) {
+            let at = next(text.len());
+            match next(4) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, b"0123456789{}[]=\"#,"[next(18)]),
+                2 => text[at] = u8::try_from(next(256)).unwrap(),
+                _ => text.truncate(text.len() - next(8)),
+            }
+        }
+        let mut disk = disk("");
+        area::tests::write(&mut disk, AREA, &text, 512);
+        let header = [Extent::new(4096 + 24, 4096 + 64), Extent::new(512 + 32, 512 + 160)][next(2)];
+        if next(4) == 0 {
+            disk[usize::try_from(header.start).unwrap() + next(usize::try_from(header.len()).unwrap())] = 0xff;
+            area::tests::seal(&mut disk[4096..4608]);
+            label::tests::seal(&mut disk[512..1024]);
+        }
+        let survey = look(disk);
+        assert!(survey.allocated.iter().all(|run| run.end <= 8 * MIB));
+        assert!(survey.allocated.covers(Extent::new(0, MIB)), "what is no extent is kept");
+        narrow += usize::from(survey.allocated.total() < 8 * MIB);
+    }
+    assert!(narrow > 0);
+}
