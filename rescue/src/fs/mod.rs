@@ -12,6 +12,7 @@ pub mod ext;
 pub mod f2fs;
 pub mod fat;
 mod kept;
+pub mod hfsplus;
 mod label;
 pub mod luks;
 pub mod lvm;
@@ -200,6 +201,7 @@ fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey 
         "ntfs" => ntfs::survey(region, found, options),
         "BitLocker" => Survey::whole(region.len(), Some(found), "kept whole: it is encrypted by BitLocker"),
         "btrfs" => btrfs::survey(region, found),
+        "hfsplus" => hfsplus::survey(region, found),
         "swap" | "swsuspend" => swap::survey(region, found),
         "xfs" => xfs::survey(region, found),
         "crypto_LUKS" => luks::survey(region, found),

@@ -14,6 +14,7 @@ mod ext;
 mod f2fs;
 mod fastcommit;
 mod fat;
+mod hfsplus;
 mod journal;
 mod luks;
 mod lvm;

@@ -32,13 +32,14 @@ pub fn tool(name: &str) -> PathBuf {
         "mkfs.ntfs" | "mkntfs" | "ntfs-3g" | "ntfscp" | "ntfsls" | "ntfscat" => "ntfs-3g",
         "ntfsclone" | "ntfsfix" | "ntfsresize" | "ntfsinfo" => "ntfs-3g",
         "mkfs.exfat" | "fsck.exfat" | "dump.exfat" => "exfatprogs",
-        "tsk_recover" => "sleuthkit",
+        "tsk_recover" | "fls" | "icat" => "sleuthkit",
         "cp" => "coreutils",
         "blkid" | "mkswap" | "mkfs.minix" | "mkfs.bfs" => "util-linux",
         "mkudffs" => "udftools",
         "mdadm" => "mdadm",
         "cryptsetup" => "cryptsetup-bin",
         "mkfs.f2fs" | "sload.f2fs" | "fsck.f2fs" | "dump.f2fs" | "resize.f2fs" => "f2fs-tools",
+        "mkfs.hfsplus" | "fsck.hfsplus" => "hfsprogs",
         other => panic!("no package is known for {other}"),
     };
     let found = places.map(|place| place.join(name)).find(|path| path.exists());

@@ -53,15 +53,11 @@ fn squashfs(probe: &Probe<'_>) -> Option<Detected> {
     })
 }
 
-/// HFS+, HFSX, and HFS with or without an HFS+ volume inside.
+/// HFS without an HFS+ volume inside.
 fn hfs(probe: &Probe<'_>) -> Option<Detected> {
     let bytes = probe.at(1024, 512)?;
     let f = Fields(&bytes);
-    let version = f.u16_be(2).ok()?;
-    if (f.has(0, b"H+") && version == 4) || (f.has(0, b"HX") && version == 5) {
-        return Some(Detected { block_size: f.u32_be(40).ok(), ..named("hfsplus") });
-    }
     let allocation = f.u32_be(20).ok()?;
     let plausible = allocation > 0 && allocation.is_multiple_of(512);
-    (f.has(0, b"BD") && plausible).then(|| named(if f.has(124, b"H+") { "hfsplus" } else { "hfs" }))
+    (f.has(0, b"BD") && plausible && !f.has(124, b"H+")).then(|| named("hfs"))
 }
