@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! page 0:  1024 version, last page, bad pages (4 bytes each)  1036 UUID  1052 label (16)
-//!          last 10 bytes: SWAPSPACE2, SWAP-SPACE, or the signature of a hibernated system
+//!          last 10 bytes: SWAPSPACE2, SWAP-SPACE (version 0: a bitmap of good pages before it), or the signature of
+//!          a hibernated system
 //! ```
 //!
 //! Source: Linux kernel, include/linux/swap.h (`union swap_header`), kernel/power/swap.c; util-linux mkswap.
@@ -73,9 +74,6 @@ fn detect_with(region: &dyn ReadAt, page: usize) -> Option<Detected> {
 pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     if detected.state != State::Clean {
         return Survey::whole(region.len(), Some(detected), "kept whole: a hibernated system is in it");
-    }
-    if detected.version.as_deref() != Some("1") {
-        return Survey::whole(region.len(), Some(detected), "kept whole: it is swap space of an old version");
     }
     let page = u64::from(detected.block_size.unwrap_or(65536));
     // A page of another size may have been the header before; its bytes cost nothing to keep.

@@ -16,6 +16,7 @@ use super::files;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judge {
     Apfsck,
+    Blkid,
     BtrfsCheck,
     BtrfsRestore,
     Debugfs,
@@ -59,6 +60,7 @@ impl Judge {
     fn command(self) -> (&'static str, &'static str, &'static [&'static str]) {
         match self {
             Self::Apfsck => ("apfsck", "apfsprogs", &["-c", "-u", IMAGE]),
+            Self::Blkid => ("blkid", "util-linux", &["-p", "-o", "value", "-s", "TYPE", IMAGE]),
             Self::BtrfsCheck => ("btrfs", "btrfs-progs", &["check", "--readonly", "--check-data-csum", IMAGE]),
             Self::BtrfsRestore => ("btrfs", "btrfs-progs", &["restore", "-i", "-S", IMAGE, OUT]),
             Self::Debugfs => ("debugfs", "e2fsprogs", &["-R", "rdump / out", IMAGE]),

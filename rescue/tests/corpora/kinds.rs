@@ -37,6 +37,10 @@ pub const KINDS: [Kind; 16] = [
     kind("linux_raid_member", false, None, None),
 ];
 
+/// What `blkid` names and this program does not: kept whole, as all that is not recognised.
+pub const UNNAMED: [&str; 7] =
+    ["adaptec_raid_member", "befs", "drbd", "drbdmanage_control_volume", "hpfs", "minix", "mpool"];
+
 /// Finds a kind.
 pub fn of(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)

@@ -15,8 +15,8 @@ pub struct Tally {
 struct Row {
     archive: String,
     images: usize,
-    /// Refused, crashed, bytes, verdict, files, whole, limits: images with such a failure.
-    counts: [usize; 7],
+    /// Images with each kind of failure.
+    counts: [usize; FAILURES.len()],
     judged: usize,
     clean: usize,
     files: usize,
@@ -26,7 +26,7 @@ struct Row {
     peak: u64,
 }
 
-const FAILURES: [&str; 7] = ["refused", "crashed", "bytes", "verdict", "files", "whole", "limits"];
+const FAILURES: [&str; 8] = ["refused", "crashed", "bytes", "verdict", "names", "files", "whole", "limits"];
 
 impl Tally {
     fn row(&mut self, archive: &str) -> &mut Row {
@@ -76,25 +76,9 @@ impl Tally {
 
     /// Prints the table.
     pub fn print(&self) {
-        println!(
-            "\n{:<14} {:>6} {:>7} {:>7} {:>5} {:>7} {:>5} {:>5} {:>6} | {:>6} {:>5} {:>6} {:>9} {:>9} {:>7} {:>8}",
-            "archive",
-            "images",
-            "refused",
-            "crashed",
-            "bytes",
-            "verdict",
-            "files",
-            "whole",
-            "limits",
-            "judged",
-            "clean",
-            "files",
-            "MiB",
-            "kept",
-            "slowest",
-            "peak MiB"
-        );
+        let failures = FAILURES.map(|name| format!("{name:>7}")).join(" ");
+        let figures = "judged clean  files       MiB      kept slowest peak MiB";
+        println!("\n{:<14} images {failures} | {figures}", "archive");
         let mut all = Row { archive: "all".to_owned(), ..Row::default() };
         for row in &self.rows {
             row.print();
@@ -127,9 +111,9 @@ impl Tally {
 
 impl Row {
     fn print(&self) {
-        let [refused, crashed, bytes, verdict, files, whole, limits] = self.counts;
+        let counts = self.counts.map(|count| format!("{count:>7}")).join(" ");
         println!(
-            "{:<14} {:>6} {refused:>7} {crashed:>7} {bytes:>5} {verdict:>7} {files:>5} {whole:>5} {limits:>6} | {:>6} {:>5} {:>6} {:>9} {:>9} {:>5.1} s {:>8}",
+            "{:<14} {:>6} {counts} | {:>6} {:>5} {:>6} {:>9} {:>9} {:>5.1} s {:>8}",
             self.archive,
             self.images,
             self.judged,

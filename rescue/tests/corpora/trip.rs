@@ -33,6 +33,8 @@ pub struct Trip {
     pub bytes: Vec<String>,
     /// Checkers that say something else than before.
     pub verdicts: Vec<String>,
+    /// Kinds that another program calls something else.
+    pub names: Vec<String>,
     /// Files that are not what they were.
     pub files: Vec<String>,
     /// Volumes that are kept whole although they are of a kind that is read, and clean.
@@ -57,6 +59,7 @@ impl Trip {
             ("crashed", &self.crashed),
             ("bytes", &self.bytes),
             ("verdict", &self.verdicts),
+            ("names", &self.names),
             ("files", &self.files),
             ("whole", &self.whole),
             ("limits", &self.limits),
@@ -118,6 +121,9 @@ pub fn run(archive: &str, source: &Path) -> Trip {
     if job(&mut trip, &["show", "--extents"], &[&target]).stdout != map {
         trip.bytes.push("the map of the restored disk is another one".to_owned());
     }
+    if archive == "util-linux-fs" {
+        name(&mut trip, &seen, source);
+    }
     for region in seen["regions"].as_array().unwrap_or(&Vec::new()) {
         judge(&mut trip, archive, region, [source, Path::new(&target)], dir.path());
     }
@@ -131,6 +137,17 @@ fn extents(map: &str) -> Vec<Extent> {
         Extent::new(fields.next().unwrap(), fields.next().unwrap())
     };
     map.lines().map(extent).collect()
+}
+
+/// Compares what a disk without a table is called with what `blkid` calls it.
+fn name(trip: &mut Trip, seen: &Value, disk: &Path) {
+    let theirs = Judge::Blkid.ask(disk).output;
+    let ours = seen["regions"][0]["detected"]["name"].as_str();
+    let known = ours.is_none() && kinds::UNNAMED.contains(&theirs.as_str());
+    // It names nothing that may be two things, and nothing newer than itself.
+    if !theirs.is_empty() && ours != Some(&theirs) && !known {
+        trip.names.push(format!("blkid calls it {theirs}, and we {ours:?}"));
+    }
 }
 
 /// Has a region judged on source and target.
