@@ -35,6 +35,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("sha256sum", "coreutils"),
     ("ldd", "libc-bin"),
+    ("lvm", "lvm2"),
+    ("mdadm", "mdadm"),
     ("xz", "xz-utils"),
 ];
 

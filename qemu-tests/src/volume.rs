@@ -158,7 +158,7 @@ impl Recipe {
         }
         let command = self.command();
         let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
-        Some(["/bin/mkfs.exfat".to_owned()].into_iter().chain(words).collect())
+        Some(["mkfs.exfat".to_owned()].into_iter().chain(words).chain(["DEVICE".to_owned()]).collect())
     }
 
     /// Tells whether its checker finds nothing wrong once the kernel has written on it and unmounted it.
@@ -180,7 +180,8 @@ impl Recipe {
     #[must_use]
     pub fn order(&self, task: Task) -> Order {
         let options = if matches!(task, Task::Replay) { self.kind.replay } else { self.kind.options };
-        Order { disk: self.name.clone(), driver: self.kind.driver.to_owned(), options: options.to_owned(), task }
+        let (disk, driver, options) = (self.name.clone(), self.kind.driver.to_owned(), options.to_owned());
+        Order { disk, device: None, driver, options, task }
     }
 
     /// Returns the order to fill it.

@@ -45,7 +45,11 @@ const MODULES: &[Group] = &[
         why: "asked for by name when a file system is mounted",
         modules: &["blake2b_generic", "crc32_generic", "crc32c_generic", "sha256_generic", "xxhash_generic"],
     },
-    Group { name: "several disks as one", why: "RAID members and logical volumes", modules: &["dm_mod", "raid1"] },
+    Group {
+        name: "several disks as one",
+        why: "RAID members and logical volumes",
+        modules: &["dm_mod", "md_mod", "raid1"],
+    },
 ];
 
 /// Writes an initramfs for these orders.

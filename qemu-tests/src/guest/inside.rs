@@ -139,7 +139,10 @@ struct Mounted(PathBuf);
 
 impl Mounted {
     fn new(order: &Order, at: &Path, flags: MsFlags) -> Done<Self> {
-        let device = device(&order.disk)?;
+        let device = match &order.device {
+            Some(made) => PathBuf::from(made),
+            None => device(&order.disk)?,
+        };
         fs::create_dir_all(at)?;
         let options = Some(order.options.as_str()).filter(|options| !options.is_empty());
         mount(Some(&device), at, Some(order.driver.as_str()), flags | MsFlags::MS_NOATIME, options)
@@ -179,7 +182,11 @@ fn obey(order: &Order, answer: &mut Answer) -> Done<()> {
 
 fn run(words: &[String], device: &Path) -> Done<()> {
     let (program, rest) = words.split_first().ok_or("no program is named")?;
-    let output = Command::new(program).args(rest).arg(device).output()?;
+    let mut command = Command::new(Path::new("/bin").join(program));
+    command.args(rest.iter().map(|word| if word == "DEVICE" { device.as_os_str() } else { word.as_ref() }));
+    // Nobody answers for devices here but the kernel.
+    command.env("PATH", "/bin").env("DM_DISABLE_UDEV", "1").env("MDADM_NO_UDEV", "1");
+    let output = command.output()?;
     if output.status.success() {
         return Ok(());
     }

@@ -11,6 +11,8 @@ use crate::tree::What;
 pub struct Order {
     /// Serial number of the disk that holds the volume.
     pub disk: String,
+    /// What is mounted instead of the disk: a device that programs run before have made of it.
+    pub device: Option<String>,
     /// The kernel's name for its file system.
     pub driver: String,
     /// Mount options besides `ro` and `noatime`.
@@ -22,7 +24,7 @@ pub struct Order {
 /// What to do with a volume.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Task {
-    /// Run a program of the host on it, before it is mounted; the device's path is added as the last word.
+    /// Run a program of the host on it while it is not mounted; the word `DEVICE` stands for the path of the disk.
     Run(Vec<String>),
     /// Mount it for writing, fill it, unmount it, mount it read-only and list it.
     Fill(Fill),

@@ -6,6 +6,7 @@
 mod common;
 mod volumes;
 
+mod containers;
 mod dirty;
 mod filesystems;
 mod gpt_virtio;

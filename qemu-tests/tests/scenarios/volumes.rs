@@ -7,7 +7,7 @@ use std::{
 };
 
 use qemu_tests::{
-    At as _, Error, Result, ensure, extract,
+    At as _, Error, MIB, Result, ensure, extract,
     guest::{Guest, orders::Answer},
     noise,
     tools::run,
@@ -39,17 +39,23 @@ pub fn paths(work: &Work, recipe: &Recipe) -> (PathBuf, PathBuf) {
     (work.path(&format!("{}.source", recipe.name)), work.path(&format!("{}.restored", recipe.name)))
 }
 
-/// Captures the volume in a file and restores it onto noise; returns what the image says of it.
+/// Captures a volume and restores it onto noise; returns what the image says of it.
 pub fn onto_noise(work: &Work, recipe: &Recipe) -> Result<RegionImage> {
-    let ((source, target), store) = (paths(work, recipe), work.path("store"));
-    let sector = recipe.sector.to_string();
-    let before = modified(&source)?;
+    let (source, target) = paths(work, recipe);
+    file_onto_noise(work, &source, &target, recipe.sector)
+}
+
+/// Captures the file of a disk without a table and restores it onto noise; returns what the image says of it.
+pub fn file_onto_noise(work: &Work, source: &Path, target: &Path, sector: u64) -> Result<RegionImage> {
+    let (store, sector) = (work.path("store"), sector.to_string());
+    let len = source.metadata().at(source)?.len();
+    let before = modified(source)?;
     let words = ["capture", "--json", "--level", "1", "--sector-size", sector.as_str()];
-    let captured = report(&words, &[&source, &store])?;
-    ensure!(modified(&source)? == before, "the source was written to");
+    let captured = report(&words, &[source, &store])?;
+    ensure!(modified(source)? == before, "the source was written to");
     let id = captured.image.unwrap_or_default();
-    noise::noise_file(&target, recipe.len(), recipe.len() ^ recipe.name.len() as u64)?;
-    report(&["restore", "--json", "--yes", "--sector-size", &sector], &[&store, Path::new(&id), &target])?;
+    noise::noise_file(target, len, len)?;
+    report(&["restore", "--json", "--yes", "--sector-size", &sector], &[&store, Path::new(&id), target])?;
     let mut image = extract::manifest(&store.join("images").join(format!("{id}.json.zst")))?;
     ensure!(image.regions.len() == 1, "a volume without a table has {} regions", image.regions.len());
     Ok(image.regions.remove(0))
@@ -83,7 +89,9 @@ pub fn map_fits(recipe: &Recipe, image: &RegionImage, filled: &Answer) -> Result
         return Ok(());
     }
     ensure!(image.widened.is_empty(), "more was kept than needed: {:?}", image.widened);
-    ensure!(kept <= len - filled.free / 2, "{kept} of {len} bytes are kept, {} are free", filled.free);
+    // Drivers count what is free in their own ways, and cannot give away all of it.
+    let most = len - filled.free + len / 50 + MIB / 2;
+    ensure!(kept <= most, "{kept} of {len} bytes are kept, must be {most} at the most: {} are free", filled.free);
     Ok(())
 }
 
