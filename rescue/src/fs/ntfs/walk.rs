@@ -2,7 +2,8 @@
 //!
 //! Every record of the MFT is looked at, base records and those that continue others alike, so that no list has to be
 //! followed to reach a run. A record is in use if it says so or if the bitmap of the MFT says so. One that is in use
-//! and cannot be read as a record may have any cluster: then everything is kept.
+//! and contradicts itself may have any cluster: then everything is kept. One of nothing but zeros, or in a bad sector,
+//! tells nobody of any: then the bitmap alone decides, and a note says so.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
