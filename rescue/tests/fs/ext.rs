@@ -130,6 +130,7 @@ fn old_and_plain_volumes_keep_every_file() {
         ("ext3, 4 KiB", "-t ext3 -b 4096 -J size=4"),
         ("small inodes", "-t ext3 -I 128"),
         ("small groups", "-t ext2 -b 1024 -g 1024"),
+        ("of the Hurd", "-t ext2 -o hurd"),
     ]);
 }
 
@@ -230,6 +231,7 @@ fn edit(image: &str, commands: &[&str]) -> Vec<u8> {
 #[test]
 fn what_is_not_understood_is_kept_whole_and_said() {
     for (name, options, commands, says) in [
+        ("of the Hurd, not unmounted", "-t ext2 -o hurd", vec!["ssv state 0"], "not unmounted"),
         ("errors and orphans", "-t ext4", vec!["ssv state 2", "ssv last_orphan 12"], "errors"),
         (
             "errors and a broken file",

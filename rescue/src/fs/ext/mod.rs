@@ -152,7 +152,9 @@ fn check_features(sb: &Superblock) -> Result<Option<&'static str>, Whole> {
         _ => Some("it says of itself that it has errors, so its bitmaps may be wrong"),
     };
     let orphans = sb.s_last_orphan != 0 || sb.has_ro(RO_ORPHAN_PRESENT);
-    if let Some(reason) = suspect.filter(|_| orphans || sb.has_incompat(INCOMPAT_RECOVER)) {
+    // Other systems than Linux keep block numbers where the walk does not look, such as the Hurd's translators.
+    let strange = sb.s_creator_os != 0;
+    if let Some(reason) = suspect.filter(|_| orphans || strange || sb.has_incompat(INCOMPAT_RECOVER)) {
         return Err(Whole::because(reason));
     }
     if !sb.has_incompat(INCOMPAT_RECOVER) {

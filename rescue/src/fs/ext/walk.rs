@@ -114,8 +114,8 @@ impl Walk<'_, '_> {
             crate::units::Bytes(missing.total())
         ));
         survey.allocated = survey.allocated.union(&missing);
-        if let Some(detected) = &mut survey.detected {
-            // Before a recovery inodes may be ahead of or behind the bitmaps.
+        if let Some(detected) = survey.detected.as_mut().filter(|detected| detected.state == State::Clean) {
+            // Before a recovery inodes may be ahead of or behind the bitmaps, and so they may be in a dirty volume.
             if self.settled {
                 detected.state = State::Damaged;
             }
