@@ -202,3 +202,67 @@ fn read(
     }
     Ok(Node { bytes, count, next: 0 })
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "numbers of a test's own making")]
+mod tests {
+    use super::*;
+    use crate::fs::xfs::testing::{node, with_volume};
+
+    const END: u32 = NULL;
+
+    /// Walks a tree of one node and two leaves in blocks 10, 20 and 30 of the second group.
+    fn list(change: impl Fn(&mut [Vec<u8>; 3])) -> Result<Vec<(u64, u64)>, Error> {
+        let mut keys = vec![1, 2, 5, 3];
+        keys.resize(340 * 2, 0);
+        keys.extend([20, 30]);
+        let mut blocks = [
+            node(b"ABTB", 1, 2, [END, END], &keys),
+            node(b"ABTB", 0, 2, [END, 30], &[1, 2, 4, 1]),
+            node(b"ABTB", 0, 1, [20, END], &[5, 3]),
+        ];
+        change(&mut blocks);
+        let mut bytes = vec![0; 3500 * 4096];
+        for (place, block) in [1010, 1020, 1030].iter().zip(blocks) {
+            bytes[place * 4096..][..4096].copy_from_slice(&block);
+        }
+        with_volume(bytes, |volume| {
+            let (mut nodes, mut found) = (Vec::new(), Vec::new());
+            let root = Root { block: 10, levels: 2 };
+            walk(&View { volume, copies: None }, 1, root, BY_BLOCK, &mut nodes, |f| {
+                let run = (u64::from(f.u32_be(0).unwrap()), u64::from(f.u32_be(4).unwrap()));
+                let rises = found.last().is_none_or(|last| *last < run);
+                found.push(run);
+                rises
+            })?;
+            assert_eq!(nodes, [10, 20, 30]);
+            Ok(found)
+        })
+    }
+
+    #[test]
+    fn records_come_in_order() {
+        assert_eq!(list(|_| ()).unwrap(), [(1, 2), (4, 1), (5, 3)]);
+    }
+
+    #[test]
+    fn a_broken_tree_is_an_error_in_its_block() {
+        type Change = fn(&mut [Vec<u8>; 3]);
+        let cases: [(&str, Change, Error); 10] = [
+            ("magic number", |b| b[1][3] = b'C', Error::Foreign(20)),
+            ("level", |b| b[2][5] = 1, Error::Foreign(30)),
+            ("root's level", |b| b[0][5] = 2, Error::Foreign(10)),
+            ("too many records", |b| b[2][6] = 0xff, Error::Foreign(30)),
+            ("an empty leaf beside another", |b| b[2][7] = 0, Error::Foreign(30)),
+            ("left neighbour", |b| b[2][11] = 21, Error::Foreign(30)),
+            ("right neighbour", |b| b[1][15] = 31, Error::Foreign(30)),
+            ("one more to the right", |b| b[2][12..16].copy_from_slice(&[0, 0, 0, 40]), Error::Foreign(30)),
+            ("order", |b| b[1][19] = 9, Error::Records(20)),
+            ("the same child twice", |b| b[0][16 + 340 * 8 + 7] = 20, Error::Foreign(20)),
+        ];
+        for (name, change, error) in cases {
+            assert_eq!(list(change), Err(error), "{name}");
+        }
+        assert_eq!(list(|b| b[0][16 + 340 * 8] = 1), Err(Error::Foreign(1 << 24 | 20)), "outside the group");
+    }
+}

@@ -225,3 +225,88 @@ impl<'v, 'a> Lister<'v, 'a> {
         Ok(f.slice(at, count.saturating_mul(size))?)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "numbers of a test's own making")]
+mod tests {
+    use super::*;
+    use crate::fs::xfs::testing::{node, with_volume};
+
+    /// An extent: file block, group and block in it, length.
+    fn extent(file: u64, group: u64, block: u64, len: u64) -> Vec<u8> {
+        let block = group << 10 | block;
+        [(file << 9 | block >> 43).to_be_bytes(), (block << 21 | len).to_be_bytes()].concat()
+    }
+
+    /// An inode of 256 bytes and version 2 whose data fork has `format` and begins with `fork`.
+    fn inode(format: u8, extents: u8, fork: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; 256];
+        out[..6].copy_from_slice(&[b'I', b'N', 0x81, 0xa4, 2, format]);
+        out[79] = extents;
+        out[100..][..fork.len()].copy_from_slice(fork);
+        out
+    }
+
+    fn list(bytes: &[u8], tree: &[(usize, Vec<u8>)], budget: u64) -> (Result<(), Error>, Vec<(u64, u64)>) {
+        let mut disk = vec![0; 3500 * 4096];
+        for (block, bytes) in tree {
+            disk[block * 4096..][..4096].copy_from_slice(bytes);
+        }
+        with_volume(disk, |volume| {
+            let mut found = Vec::new();
+            let mut each = |run: Extent| found.push((run.start / 4096, run.end / 4096));
+            let result = Lister::new(volume, budget).list(1, bytes, &mut each);
+            (result, found)
+        })
+    }
+
+    #[test]
+    fn extents_lie_in_the_inode() {
+        let two = [extent(0, 0, 50, 3), extent(9, 3, 490, 10)].concat();
+        let mut plain = inode(EXTENTS, 2, &two);
+        assert_eq!(list(&plain, &[], 0), (Ok(()), vec![(50, 53), (3490, 3500)]));
+        // The attribute fork, 64 bytes on, has another.
+        plain[81] = 1;
+        plain[82..84].copy_from_slice(&[8, EXTENTS]);
+        plain[164..180].copy_from_slice(&extent(0, 1, 0, 1));
+        assert_eq!(list(&plain, &[], 0), (Ok(()), vec![(50, 53), (3490, 3500), (1000, 1001)]));
+        plain[91] = 1;
+        assert_eq!(list(&plain, &[], 0), (Ok(()), vec![(1000, 1001)]), "data on the realtime device");
+        for (format, name) in [(0, "device"), (1, "small contents"), (5, "trees of the realtime device")] {
+            assert_eq!(list(&inode(format, 2, &two), &[], 0), (Ok(()), vec![]), "{name}");
+        }
+    }
+
+    #[test]
+    fn impossible_extents_are_errors() {
+        for (name, bytes) in [
+            ("out of order", inode(EXTENTS, 2, &[extent(4, 0, 50, 3), extent(6, 0, 60, 1)].concat())),
+            ("behind the group", inode(EXTENTS, 1, &extent(0, 3, 499, 2))),
+            ("empty", inode(EXTENTS, 1, &extent(0, 0, 50, 0))),
+            ("more than fit", inode(EXTENTS, 10, &[])),
+            ("a tree without levels", inode(BTREE, 1, &[0, 0, 0, 1])),
+            ("a tree of many levels", inode(BTREE, 1, &[0, 99, 0, 1])),
+            ("a tree without children", inode(BTREE, 1, &[0, 1, 0, 0])),
+        ] {
+            assert_eq!(list(&bytes, &[], 9).0, Err(Error::Broken), "{name}");
+        }
+    }
+
+    #[test]
+    fn large_files_have_trees() {
+        // The root has room for nine children; the second word of a tree block of a file is half a neighbour.
+        let mut root = vec![0, 1, 0, 1];
+        root.extend([0; 72]);
+        root.extend((1u64 << 10 | 7).to_be_bytes());
+        let words =
+            |bytes: Vec<u8>| bytes.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word)).collect::<Vec<_>>();
+        let records = [vec![0; 8], extent(0, 0, 50, 3), extent(9, 2, 0, 1)].concat();
+        let leaf = node(b"BMAP", 0, 2, [u32::MAX; 2], &words(records));
+        let tree = vec![(1007, leaf)];
+        let want = vec![(1007, 1008), (50, 53), (2000, 2001)];
+        assert_eq!(list(&inode(BTREE, 2, &root), &tree, 1), (Ok(()), want.clone()));
+        assert_eq!(list(&inode(BTREE, 3, &root), &tree, 1), (Err(Error::Broken), want), "another count");
+        assert_eq!(list(&inode(BTREE, 2, &root), &tree, 0).0, Err(Error::Budget));
+        assert_eq!(list(&inode(BTREE, 2, &root), &[], 1).0, Err(Error::Broken), "no tree there");
+    }
+}

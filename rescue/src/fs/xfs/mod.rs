@@ -20,6 +20,8 @@ pub mod log;
 pub mod map;
 pub mod replay;
 pub mod superblock;
+#[cfg(test)]
+mod testing;
 pub mod walk;
 
 use super::{Detected, State, Survey, label::text};
@@ -108,7 +110,7 @@ fn state(region: &dyn ReadAt, sb: &Superblock) -> State {
     match Log::new(region, sb, &geometry).map(|log| log.state()) {
         None => State::Unknown,
         Some(Ok(log::State::Clean)) => State::Clean,
-        Some(Ok(log::State::Dirty { .. })) => State::Dirty,
+        Some(Ok(log::State::Dirty { .. }) | Err(log::Error::Unfinished(_))) => State::Dirty,
         Some(Err(_)) => State::Damaged,
     }
 }
@@ -162,7 +164,11 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole>
     let Some(log) = Log::new(region, &sb, &volume.geometry) else {
         return Err(Whole::because("its log is on another device, so that nobody here can tell whether it is clean"));
     };
-    let copies = match log.state().map_err(Whole::damaged)? {
+    let state = log.state().map_err(|error| match error {
+        log::Error::Unfinished(_) => Whole::because(error),
+        _ => Whole::damaged(error),
+    })?;
+    let copies = match state {
         log::State::Clean => None,
         log::State::Dirty { tail, head } => Some(replay::read(&volume, &log, tail, head).map_err(Whole::because)?),
     };

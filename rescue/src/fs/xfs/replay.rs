@@ -308,3 +308,100 @@ impl Transaction {
         Ok(bytes.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::xfs::testing::{record, with_volume};
+
+    /// The log of the test volume begins in the third group.
+    const START: usize = (2000 + 100) * 4096;
+    const HEADER: &[u8] = b"NART\x28\0\0\0\0\0\0\0\x01\0\0\0";
+
+    /// Describes a change to a block of 4096 bytes: its sector, flags, which chunks.
+    fn format(sector: u64, flags: u16, bits: u32, regions: u16) -> Vec<u8> {
+        let words = [BUFFER, regions, flags, 8].map(u16::to_le_bytes).concat();
+        [&words[..], &sector.to_le_bytes(), &1u32.to_le_bytes(), &bits.to_le_bytes(), &[0; 4]].concat()
+    }
+
+    fn replay(records: &[&[(u32, u8, &[u8])]]) -> Result<BTreeMap<u64, Vec<u8>>, Error> {
+        let mut bytes = vec![0x11; 3500 * 4096];
+        let ring = &mut bytes[START..][..200 * 4096];
+        ring.fill(0);
+        let head = records.iter().fold(0, |at, operations| record(ring, at, 1, 0, operations));
+        with_volume(bytes, |volume| {
+            let log = Log::new(volume.region, volume.sb, &volume.geometry).unwrap();
+            read(volume, &log, 0, head as u64).map(|copies| copies.blocks)
+        })
+    }
+
+    #[test]
+    fn changes_are_laid_over_the_disk_when_their_transaction_ends() {
+        let (one, two) = (format(800, 4 << 11, 0b1000_0110, 3), [[7; 256].to_vec(), [9; 128].to_vec()]);
+        let begun: &[(u32, u8, &[u8])] = &[(5, START_FLAG, b""), (5, 0, HEADER), (5, 0, &one), (5, 0, &two[0])];
+        let ended: &[(u32, u8, &[u8])] = &[(5, 0, &two[1]), (5, COMMIT, b"")];
+        assert!(replay(&[begun]).unwrap().is_empty(), "not ended");
+        let blocks = replay(&[begun, ended]).unwrap();
+        let block = &blocks[&(800 * 512)];
+        let chunk = |index: usize| block[index * 128];
+        assert_eq!((0..9).map(chunk).collect::<Vec<_>>(), [0x11, 7, 7, 0x11, 0x11, 0x11, 0x11, 9, 0x11]);
+        assert_eq!(block.len(), 4096);
+    }
+
+    #[test]
+    fn regions_are_continued_in_the_next_record() {
+        let one = format(800, 5 << 11, 1, 2);
+        let first: &[(u32, u8, &[u8])] =
+            &[(5, START_FLAG, b""), (5, CONTINUE, &HEADER[..8]), (6, START_FLAG, b""), (6, 0, HEADER)];
+        let second: &[(u32, u8, &[u8])] =
+            &[(5, WAS_CONTINUED | END, &HEADER[8..]), (5, 0, &one), (5, CONTINUE, &[3; 100]), (6, COMMIT, b"")];
+        let third: &[(u32, u8, &[u8])] = &[(5, WAS_CONTINUED | END, &[4; 28]), (5, COMMIT, b"")];
+        let blocks = replay(&[first, second, third]).unwrap();
+        assert_eq!(blocks[&(800 * 512)][98..130], [[3; 2].to_vec(), [4; 28].to_vec(), [0x11; 2].to_vec()].concat());
+    }
+
+    #[test]
+    fn what_is_freed_or_of_another_kind_is_passed_over() {
+        let (tree, inodes) = (format(800, 4 << 11, 1, 2), format(1600, 9 << 11, 1, 2));
+        let other = [0x3b, 0x12, 3, 0, 0, 0, 0, 0];
+        let make: &[(u32, u8, &[u8])] = &[
+            (5, START_FLAG, b""),
+            (5, 0, HEADER),
+            (5, 0, &other),
+            (5, 0, &[1; 40]),
+            (5, 0, &[2; 40]),
+            (5, 0, &inodes),
+            (5, 0, &[3; 128]),
+            (5, 0, &tree),
+            (5, 0, &[4; 128]),
+            (5, COMMIT, b""),
+        ];
+        assert_eq!(replay(&[make]).unwrap().keys().collect::<Vec<_>>(), [&(800 * 512)]);
+        let cancel = format(800, 4 << 11 | CANCEL, 0, 1);
+        let free: &[(u32, u8, &[u8])] = &[(6, START_FLAG, b""), (6, 0, HEADER), (6, 0, &cancel), (6, COMMIT, b"")];
+        assert!(replay(&[make, free]).unwrap().is_empty());
+        assert_eq!(replay(&[free, make]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error() {
+        let beyond = format(u64::from(u32::MAX), 4 << 11, 1, 2);
+        let wide = format(800, 4 << 11, 1 << 31, 2);
+        let short = format(800, 4 << 11, 3, 2);
+        for (name, region, bytes, header) in [
+            ("behind the end", &beyond, 128, HEADER),
+            ("half a chunk", &wide, 64, HEADER),
+            ("fewer regions than bits", &short, 128, HEADER),
+            ("no header", &short, 256, &[0; 16][..]),
+        ] {
+            let data = vec![5; bytes];
+            let operations: &[(u32, u8, &[u8])] =
+                &[(5, START_FLAG, b""), (5, 0, header), (5, 0, region), (5, 0, &data), (5, COMMIT, b"")];
+            assert!(replay(&[operations]).is_err(), "{name}");
+        }
+        assert!(replay(&[&[(5, START_FLAG, b""), (5, 0x40, b"")]]).is_err(), "unknown flags");
+        assert!(replay(&[&[(5, 0, b"begun before the tail")]]).is_ok());
+    }
+
+    const START_FLAG: u8 = super::START;
+}

@@ -389,26 +389,7 @@ pub fn checksum(bytes: &[u8], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Makes a version 4 superblock of four groups of 1000 blocks of 4 KiB, the last of 500.
-    fn sector() -> Vec<u8> {
-        let mut bytes = vec![0; 512];
-        let mut put = |at: usize, field: &[u8]| bytes[at..][..field.len()].copy_from_slice(field);
-        put(0, b"XFSB");
-        put(4, &4096u32.to_be_bytes());
-        put(8, &3500u64.to_be_bytes());
-        put(32, &[7; 16]);
-        put(48, &(2u64 << 10 | 100).to_be_bytes());
-        put(84, &1000u32.to_be_bytes());
-        put(88, &4u32.to_be_bytes());
-        put(96, &200u32.to_be_bytes());
-        put(100, &0xb4a4u16.to_be_bytes());
-        put(102, &[2, 0, 1, 0, 0, 16]);
-        put(108, b"label");
-        put(120, &[12, 9, 8, 4, 10]);
-        put(200, &0xau32.to_be_bytes());
-        bytes
-    }
+    use crate::fs::xfs::testing::sector;
 
     fn geometry(change: impl Fn(&mut Vec<u8>)) -> Result<Geometry, Error> {
         let mut bytes = sector();
