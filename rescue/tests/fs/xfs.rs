@@ -202,7 +202,7 @@ fn groups_and_stripes_keep_every_file() {
         ("the log in another group", "-d agcount=4 -l agnum=3", 128),
         ("a small log of small stripes", "-l size=8m,su=4k", 64),
         ("a log of large stripes", "-l size=16m,su=256k -b size=1024", 96),
-        ("a log of large sectors", "-l sectsize=4096,size=8m", 64),
+        ("a log of large sectors", "-s size=4096 -l size=8m,su=32k", 64),
     ]);
 }
 

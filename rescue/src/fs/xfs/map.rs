@@ -86,18 +86,23 @@ pub(super) fn build(volume: &Volume<'_>, copies: Option<&Copies>, detected: &Det
                 }
             });
         }
+        let window = Extent::new(geometry.offset(group, 0), geometry.offset(group, geometry.group_len(group)));
         match part {
             Ok(part) => {
-                part.used.iter().for_each(|run| builder.insert(run));
+                if doubts.groups.contains(&group) {
+                    builder.insert(window);
+                } else {
+                    part.used.iter().for_each(|run| builder.insert(run));
+                }
                 min_gap = min_gap.max(part.min_gap);
                 free = free.saturating_add(part.free);
                 free_of_old = free_of_old.saturating_add(part.free_of_old);
                 own.push((group, part.own));
             }
-            Err(reason) => doubts.add(group, reason),
-        }
-        if doubts.groups.contains(&group) {
-            builder.insert(Extent::new(geometry.offset(group, 0), geometry.offset(group, geometry.group_len(group))));
+            Err(reason) => {
+                builder.insert(window);
+                doubts.add(group, reason);
+            }
         }
     }
     builder.insert(Extent::new(geometry.blocks.saturating_mul(geometry.block_size), volume.region.len()));

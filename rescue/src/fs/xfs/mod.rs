@@ -157,7 +157,9 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole>
         return Err(Whole::damaged("it says of itself that it needs a repair"));
     }
     let geometry = sb.geometry(region.len()).map_err(|error| match error {
-        superblock::Error::Features { .. } | superblock::Error::Version(_) => Whole::because(error),
+        superblock::Error::Features { .. } | superblock::Error::Version(_) | superblock::Error::Groups(_) => {
+            Whole::because(error)
+        }
         _ => Whole::damaged(error),
     })?;
     let volume = Volume { region, sb: &sb, geometry };

@@ -23,8 +23,8 @@ use crate::{
 
 /// The longest sector a superblock may fill, in bytes.
 pub const MAX_SECTOR: usize = 32768;
-/// Allocation groups that are read; mkfs makes none under 16 MiB, so these are 2 TiB of the smallest.
-const MAX_GROUPS: u64 = 1 << 17;
+/// Allocation groups that are read; mkfs makes none under 16 MiB, so these are 4 TiB of the smallest.
+const MAX_GROUPS: u64 = 1 << 18;
 /// The longest log the format allows, in bytes.
 const MAX_LOG: u64 = 1 << 31;
 
@@ -90,6 +90,9 @@ pub enum Error {
         /// Bytes of the region.
         have: u64,
     },
+    /// More groups than we read.
+    #[error("{0} groups, more than are read")]
+    Groups(u64),
     /// Two numbers that cannot be true together, or one that cannot be at all.
     #[error("the superblock contradicts itself: {0}")]
     Geometry(String),
@@ -251,7 +254,7 @@ impl Superblock {
     /// Checks that the numbers fit together and into a region of `region_len` bytes.
     ///
     /// # Errors
-    /// [`Error::Version`], [`Error::Features`], [`Error::TooLong`], [`Error::Geometry`].
+    /// [`Error::Version`], [`Error::Features`], [`Error::TooLong`], [`Error::Groups`], [`Error::Geometry`].
     pub fn geometry(&self, region_len: u64) -> Result<Geometry, Error> {
         self.check_features()?;
         let wrong = |what: &str| Err(Error::Geometry(what.to_owned()));
@@ -287,7 +290,7 @@ impl Superblock {
             return Err(Error::TooLong { need, have: region_len });
         }
         if groups > MAX_GROUPS {
-            return wrong(&format!("more groups, {groups}, than are read"));
+            return Err(Error::Groups(groups));
         }
         let geometry = Geometry {
             block_size: u64::from(self.sb_blocksize),
