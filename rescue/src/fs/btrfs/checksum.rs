@@ -38,6 +38,17 @@ impl Checksum {
         }
     }
 
+    /// Returns the bytes of a checksum.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no checksum is empty")]
+    pub const fn len(self) -> u64 {
+        match self {
+            Self::Crc32c => 4,
+            Self::Xxhash64 => 8,
+            Self::Sha256 | Self::Blake2b => 32,
+        }
+    }
+
     /// Tells whether `block` has the checksum in its first bytes that the rest of it has; `false` for a short one.
     #[must_use]
     pub fn fits(self, block: &[u8]) -> bool {

@@ -51,15 +51,16 @@ impl Visitor for Devices {
 /// * `chunks`: what the chunks say.
 ///
 /// # Errors
-/// When the superblock counts more than both know of. Old kernels left its counter behind: where chunks and device
-/// tree agree, they are believed.
+/// When nothing on this device confirms what the chunks say, although all of the file system is here. When the
+/// superblock counts more than both know of; old kernels left its counter behind: where chunks and device tree agree,
+/// they are believed.
 pub(super) fn allocated(
     volume: &Volume<'_>,
     roots: &Roots,
     chunks: ExtentSet,
     report: &mut Report,
 ) -> Result<ExtentSet, Whole> {
-    let (all, agreed) = united(volume, roots, chunks, report);
+    let (all, agreed) = united(volume, roots, chunks, report)?;
     let (said, known) = (volume.sb.dev_bytes_used, all.total());
     if said == known {
         return Ok(all);
@@ -74,8 +75,21 @@ pub(super) fn allocated(
 }
 
 /// Returns what is in chunks or in the device tree, and whether both were read and say the same.
-fn united(volume: &Volume<'_>, roots: &Roots, chunks: ExtentSet, report: &mut Report) -> (ExtentSet, bool) {
-    let Some(tree) = roots.tree(object::DEV_TREE) else { return (chunks, false) };
+fn united(
+    volume: &Volume<'_>,
+    roots: &Roots,
+    chunks: ExtentSet,
+    report: &mut Report,
+) -> Result<(ExtentSet, bool), Whole> {
+    let unconfirmed =
+        |why: &dyn std::fmt::Display| Whole::damaged(format_args!("no device tree confirms the chunk tree: {why}"));
+    let Some(tree) = roots.tree(object::DEV_TREE) else {
+        return match &roots.lost {
+            _ if volume.is_spread() => Ok((chunks, false)),
+            Some(error) => Err(unconfirmed(error)),
+            None => Err(unconfirmed(&"it is not there")),
+        };
+    };
     let mut found = Devices { devid: volume.sb.devid, extents: MapBuilder::new(), replaces: false, error: None };
     tree::walk(volume, &tree.pointer(), &mut found);
     if found.replaces {
@@ -84,15 +98,16 @@ fn united(volume: &Volume<'_>, roots: &Roots, chunks: ExtentSet, report: &mut Re
     let (extents, _) = found.extents.finish();
     let more = extents.subtract(&chunks);
     match found.error {
-        None if extents == chunks => return (chunks, true),
+        None if extents == chunks => return Ok((chunks, true)),
         None => report.notes.push("the device tree and the chunk tree disagree".to_owned()),
         // On a device of several it may be elsewhere.
-        Some(Error::Elsewhere(_)) if more.is_empty() => return (chunks, false),
+        Some(Error::Elsewhere(_)) if more.is_empty() => return Ok((chunks, false)),
+        Some(error) if !volume.is_spread() => return Err(unconfirmed(&error)),
         Some(error) => report.notes.push(format!("the device tree is broken: {error}")),
     }
     report.damaged = true;
     if !more.is_empty() {
         report.widened.push(format!("{} that only the device tree calls allocated are kept", Bytes(more.total())));
     }
-    (extents.union(&chunks), false)
+    Ok((extents.union(&chunks), false))
 }

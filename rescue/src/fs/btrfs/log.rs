@@ -25,9 +25,18 @@ const MAX_PIECES: usize = 1 << 20;
 /// # Errors
 /// Says why they are not all known.
 pub(super) fn pieces(volume: &Volume<'_>, root: &Root) -> Result<Vec<Extent>, String> {
-    let mut log =
-        Log { nodesize: volume.sb.nodesize, pieces: Vec::new(), seen: HashSet::new(), logs: Vec::new(), error: None };
+    let mut log = Log {
+        nodesize: volume.sb.nodesize,
+        sectorsize: volume.sb.sectorsize.into(),
+        checksum_len: volume.sb.checksum.len(),
+        in_root: true,
+        pieces: Vec::new(),
+        seen: HashSet::new(),
+        logs: Vec::new(),
+        error: None,
+    };
     tree::walk(volume, &Pointer::to_root(root, Some(object::TREE_LOG)), &mut log);
+    log.in_root = false;
     for tree in std::mem::take(&mut log.logs) {
         tree::walk(volume, &Pointer::to_root(&tree.root, Some(object::TREE_LOG)), &mut log);
     }
@@ -39,6 +48,10 @@ pub(super) fn pieces(volume: &Volume<'_>, root: &Root) -> Result<Vec<Extent>, St
 
 struct Log {
     nodesize: u32,
+    sectorsize: u64,
+    checksum_len: u64,
+    /// Whether this is the log's root tree.
+    in_root: bool,
     pieces: Vec<Extent>,
     seen: HashSet<u64>,
     logs: Vec<Tree>,
@@ -46,6 +59,16 @@ struct Log {
 }
 
 impl Log {
+    /// Adds an extent that a file has.
+    fn file(&mut self, extent: Extent) {
+        let odd = |at: &u64| !at.is_multiple_of(self.sectorsize);
+        if extent.is_empty() || [extent.start, extent.end].iter().any(odd) {
+            self.error.get_or_insert_with(|| format!("an extent in it is at logical {extent}"));
+        } else {
+            self.add(extent);
+        }
+    }
+
     fn add(&mut self, extent: Extent) {
         if self.pieces.len() < MAX_PIECES {
             self.pieces.push(extent);
@@ -62,17 +85,25 @@ impl Visitor for Log {
     }
 
     fn item(&mut self, key: &Key, data: &[u8]) {
-        if key.kind == kind::ROOT_ITEM {
-            match Tree::parse(key, data) {
-                Ok(tree) => self.logs.push(tree),
-                Err(error) => self.error = Some(error.to_string()),
+        let found = match key.kind {
+            kind::ROOT_ITEM if self.in_root => Tree::parse(key, data).map(|tree| self.logs.push(tree)),
+            kind::EXTENT_DATA => {
+                file_extent(data).map(|extent| extent.into_iter().for_each(|extent| self.file(extent)))
             }
-        } else if key.kind == kind::EXTENT_DATA {
-            match file_extent(data) {
-                Ok(Some(extent)) => self.add(extent),
-                Ok(None) => {}
-                Err(error) => self.error = Some(error.to_string()),
+            // A file's checksums say a second time where it is.
+            kind::EXTENT_CSUM => {
+                let sectors = (data.len() as u64).checked_div(self.checksum_len).unwrap_or(0);
+                let len = sectors.saturating_mul(self.sectorsize);
+                self.file(Extent::new(key.offset, key.offset.saturating_add(len)));
+                Ok(())
             }
+            _ => Ok(()),
+        };
+        if let Err(error) = found {
+            self.error = Some(error.to_string());
+        }
+        if self.in_root && key.kind != kind::ROOT_ITEM {
+            self.error.get_or_insert_with(|| format!("its root tree has an item of type {}", key.kind));
         }
     }
 

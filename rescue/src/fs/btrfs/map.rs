@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     Report, Volume, Whole,
-    chunks::Chunk,
+    chunks::{Chunk, Chunks},
     devices,
     extents::{Extents, FreeSpace},
     log, proof,
@@ -47,7 +47,14 @@ impl Doubt {
 }
 
 /// Builds the map of `volume`.
-pub(super) fn build(volume: &Volume<'_>, mut report: Report, detected: &Detected) -> Result<Survey, Whole> {
+///
+/// * `system`: the chunks the superblock lists.
+pub(super) fn build(
+    volume: &Volume<'_>,
+    system: &Chunks,
+    mut report: Report,
+    detected: &Detected,
+) -> Result<Survey, Whole> {
     let sb = &volume.sb;
     if volume.chunks.iter().flat_map(|chunk| chunk.uuids_of(sb.devid)).any(|uuid| uuid != sb.dev_uuid) {
         return Err(Whole::damaged("the chunks are on a device with another UUID"));
@@ -63,6 +70,15 @@ pub(super) fn build(volume: &Volume<'_>, mut report: Report, detected: &Detected
     }
     let mut usage = Usage { used: sb.dev_bytes_used, free: sb.dev_total_bytes.saturating_sub(sb.dev_bytes_used) };
     let mut pieces = outside(volume);
+    let differs = |chunk: &&Chunk| volume.chunks.holding(chunk.logical.start) != Some(chunk);
+    for chunk in system.iter().filter(differs) {
+        report.damaged = true;
+        report.widened.push(format!(
+            "the superblock and the chunk tree have another chunk at logical byte {:#x}, and both are kept",
+            chunk.logical.start
+        ));
+        pieces.extend(chunk.on_device(sb.devid));
+    }
     match used(volume, &roots, &mut report) {
         Ok(used) => {
             usage = Usage { used: used.bytes, free: sb.dev_total_bytes.saturating_sub(used.bytes) };
@@ -132,7 +148,7 @@ fn used(volume: &Volume<'_>, roots: &Roots, report: &mut Report) -> Result<Used,
     if sb.num_devices != 1 {
         return Err(format!("the file system is spread over {} devices", sb.num_devices));
     }
-    if volume.chunks.iter().any(|chunk| chunk.is_elsewhere(sb.devid)) {
+    if volume.is_spread() {
         return Err("some of them are on another device".to_owned());
     }
     if let Some(reason) = report.coarse.take() {

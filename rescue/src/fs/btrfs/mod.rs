@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Space that no chunk was made of is free. A block group whose counter, extents and free space do not agree is kept
-//! whole. What cannot be told by the trees keeps all chunks whole, and a chunk tree that is not sound the region.
+//! whole. What cannot be told by the trees keeps all chunks whole, and a chunk tree that is not sound, or that no device
+//! tree confirms, the region.
 //!
 //! A device of several knows what it held at its own superblock's commit; one of the others may be a commit ahead, with
 //! data of it here. So all chunks of such a device are kept whole, too.
@@ -53,6 +54,11 @@ pub(super) struct Volume<'a> {
 }
 
 impl Volume<'_> {
+    /// Tells whether the file system has parts on other devices.
+    fn is_spread(&self) -> bool {
+        self.sb.num_devices != 1 || self.chunks.iter().any(|chunk| chunk.is_elsewhere(self.sb.devid))
+    }
+
     /// Reads and checks the tree block `pointer` points to, from the first of its mirrors on this device that is good.
     fn block(&self, pointer: &Pointer) -> Result<Vec<u8>, tree::Error> {
         let logical = pointer.logical;
@@ -176,8 +182,9 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole>
     check_device(&sb, region.len())?;
     let system = Chunks::of_system(&sb.sys_chunks, sb.sectorsize).map_err(Whole::damaged)?;
     let mut volume = Volume { region, sb, chunks: system, bad_copies: RefCell::default() };
-    volume.chunks = roots::chunks(&volume)?;
-    map::build(&volume, report, detected)
+    let all = roots::chunks(&volume)?;
+    let system = std::mem::replace(&mut volume.chunks, all);
+    map::build(&volume, &system, report, detected)
 }
 
 /// Takes the first superblock, or else the newest copy, and says where others differ from it.

@@ -50,6 +50,7 @@ pub(super) fn missing(volume: &Volume<'_>, roots: &Roots, map: &ExtentSet, repor
     let mut proof = Proof {
         map,
         nodesize: volume.sb.nodesize,
+        sectorsize: volume.sb.sectorsize.into(),
         files: false,
         inner: 0,
         leaves: 0,
@@ -84,6 +85,7 @@ pub(super) fn missing(volume: &Volume<'_>, roots: &Roots, map: &ExtentSet, repor
 struct Proof<'m> {
     map: &'m ExtentSet,
     nodesize: u32,
+    sectorsize: u64,
     /// Whether the leaves of this tree have file extents.
     files: bool,
     inner: u64,
@@ -96,6 +98,12 @@ struct Proof<'m> {
 }
 
 impl Proof<'_> {
+    fn whole_sectors(&self, extent: Extent) -> Extent {
+        let before = extent.start.checked_rem(self.sectorsize).unwrap_or(0);
+        let end = extent.end.checked_next_multiple_of(self.sectorsize).unwrap_or(extent.end);
+        Extent::new(extent.start.saturating_sub(before), end)
+    }
+
     fn used(&mut self, extent: Extent) {
         if !self.map.covers(extent) && self.missing.len() < MAX_MISSING {
             self.missing.push(extent);
@@ -129,7 +137,7 @@ impl Visitor for Proof<'_> {
             return;
         }
         if let Ok(Some(extent)) = file_extent(data) {
-            self.used(extent);
+            self.used(self.whole_sectors(extent));
         }
     }
 

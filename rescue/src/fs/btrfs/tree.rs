@@ -40,6 +40,7 @@ pub struct Key {
 pub mod kind {
     #![expect(missing_docs, reason = "the names are the kernel's")]
     pub const EXTENT_DATA: u8 = 108;
+    pub const EXTENT_CSUM: u8 = 128;
     pub const ROOT_ITEM: u8 = 132;
     pub const EXTENT_ITEM: u8 = 168;
     pub const METADATA_ITEM: u8 = 169;
