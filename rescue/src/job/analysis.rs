@@ -173,3 +173,42 @@ pub fn region_name(kind: RegionKind, detected: Option<&fs::Detected>) -> String 
         _ => format!("{kind} ({})", Escaped(&detected.name)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{block::MemoryDisk, units::SectorSize};
+
+    /// Makes a disk with an MBR and one partition of 4 MiB at 1 MiB, which holds swap space.
+    fn disk() -> Vec<u8> {
+        let mut bytes = vec![0; 8 << 20];
+        bytes[450] = 0x82;
+        bytes[454..458].copy_from_slice(&2048u32.to_le_bytes());
+        bytes[458..462].copy_from_slice(&8192u32.to_le_bytes());
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let swap = &mut bytes[1 << 20..];
+        swap[1024] = 1;
+        swap[4086..4096].copy_from_slice(b"SWAPSPACE2");
+        bytes
+    }
+
+    fn partition(bytes: Vec<u8>) -> Survey {
+        let disk = MemoryDisk::new(bytes, SectorSize::B512);
+        let analysis = analyse(&disk, &Options::default(), &Cancel::default()).unwrap();
+        let found = analysis.regions.into_iter().find(|region| region.partition.is_some());
+        found.unwrap().survey
+    }
+
+    #[test]
+    fn partitions_of_a_member_of_a_firmware_raid_are_kept_whole() {
+        let mut bytes = disk();
+        assert_eq!(partition(bytes.clone()).allocated.total(), 4096);
+        let at = bytes.len() - 1024;
+        bytes[at..at + 24].copy_from_slice(b"Intel Raid ISM Cfg Sig. ");
+        let survey = partition(bytes);
+        assert_eq!(survey.allocated.total(), 4 << 20);
+        let reason =
+            "kept whole: the disk is a member of a firmware RAID (isw_raid_member), which may lay out its partitions";
+        assert_eq!(survey.widened, [reason]);
+    }
+}

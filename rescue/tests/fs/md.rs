@@ -75,8 +75,9 @@ impl Member {
         sb[72..76].copy_from_slice(&self.level.to_le_bytes());
         sb[96..100].copy_from_slice(&self.bitmap.to_le_bytes());
         let sectors = self.data.len() / 512;
+        let size = if self.level == 0 { 0 } else { sectors };
         for (at, value) in [
-            (80, sectors),
+            (80, size),
             (128, self.data.start / 512),
             (136, sectors + 8),
             (144, place as u64 / 512),
@@ -101,7 +102,7 @@ impl Member {
             (2, 90),
             (5, 0x1111_1111),
             (7, self.level.cast_unsigned()),
-            (8, u32::try_from(self.data.len() / 1024).unwrap()),
+            (8, if self.level == 0 { 0 } else { u32::try_from(self.data.len() / 1024).unwrap() }),
             (9, self.disks),
             (10, self.disks),
             (13, 0x2222_2222),

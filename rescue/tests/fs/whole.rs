@@ -93,7 +93,11 @@ fn partitions_of_an_array_are_no_partitions_of_its_disks() {
     let stripes = crate::md::stripes("1.0");
     assert!(member(&stripes, &inside).unwrap().contains("member of a RAID0 array of 2 disks"));
     assert!(member(&stripes, &inside).unwrap().starts_with("the disk as a whole is a member of a RAID: "));
-    assert_eq!(member(&stripes, &[Extent::new(15 * MIB, 15 * MIB + 4096)]), None, "no partition in the array's data");
+    assert_eq!(
+        member(&stripes, &[Extent::new(15 * MIB + 4096, 15 * MIB + 8192)]),
+        None,
+        "no partition in the array's data"
+    );
     assert!(member(&crate::md::member("1.2"), &inside).unwrap().contains("begins at byte 0x100000"));
     let firmware = with(&|bytes| bytes[place + 8192 - 1024..][..24].copy_from_slice(b"Intel Raid ISM Cfg Sig. "));
     assert!(member(&firmware, &inside).unwrap().contains("firmware RAID (isw_raid_member)"));

@@ -77,11 +77,11 @@ impl Member {
         if !self.sound {
             return Err("the superblock of the RAID has a wrong checksum".to_owned());
         }
-        let data = self.data.filter(|data| !data.overlaps(self.superblock));
-        let data = data.ok_or("the superblock of the RAID puts the data where it cannot be")?;
         if self.level != 1 {
             return Err(format!("it is a member of a {} array of {}", level(self.level), disks(self.disks)));
         }
+        let data = self.data.filter(|data| !data.overlaps(self.superblock));
+        let data = data.ok_or("the superblock of the RAID puts the data where it cannot be")?;
         if let Some(doubt) = &self.doubt {
             return Err(doubt.clone());
         }

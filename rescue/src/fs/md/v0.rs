@@ -71,7 +71,10 @@ fn parse(words: Words<'_>, place: u64, len: u64) -> Result<Member, Truncated> {
     let state = words.get(33)?;
     let (number, own_state) = (words.get(THIS_DISK.saturating_add(3))?, words.get(THIS_DISK.saturating_add(4))?);
     let active = own_state & !WRITE_MOSTLY == ACTIVE_SYNC && number < disks;
-    let data = Extent::new(0, u64::from(words.get(8)?).saturating_mul(KIB));
+    let level = words.get(7)?.cast_signed();
+    // Only what has copies or parity has a size by member.
+    let used = u64::from(words.get(8)?).saturating_mul(KIB);
+    let data = Extent::new(0, if used == 0 && level != 1 { place } else { used });
     let doubt = if minor != 90 {
         Some("its array is changing its shape")
     } else if state & CLEAN == 0 {
@@ -85,7 +88,7 @@ fn parse(words: Words<'_>, place: u64, len: u64) -> Result<Member, Truncated> {
         version: format!("0.{minor}.{}", words.get(3)?),
         label: None,
         uuid: Uuid::from_slice(&raw).ok().map(|uuid| uuid.to_string()),
-        level: words.get(7)?.cast_signed(),
+        level,
         role: active.then_some(number),
         disks,
         data: Some(data).filter(|data| data.end <= len && !data.is_empty()),

@@ -67,11 +67,11 @@ fn parse(bytes: &[u8], minor: u32, place: u64, len: u64) -> Result<Member, Trunc
     let disks = f.u32(92)?;
     let role = role.transpose()?.filter(|role| *role < FIRST_NO_ROLE).map(u32::from).filter(|role| *role < disks);
     let sectors = |at: usize| f.u64(at).map(|sectors| sectors.checked_mul(512));
-    // The array uses no more of a member than its size, which is less than what the member has room for.
+    // A mirror uses no more of a member than its size, which is less than what the member has room for.
     let (start, room, size) = (sectors(128)?, sectors(136)?, sectors(80)?);
-    let fits = room.zip(size).is_some_and(|(room, size)| size <= room);
-    let data = start.zip(size).and_then(|(start, size)| Extent::with_len(start, size));
-    let data = data.filter(|data| fits && data.end <= len && !data.is_empty());
+    let used = if level == 1 { size.filter(|size| room.is_some_and(|room| *size <= room)) } else { room };
+    let data = start.zip(used).and_then(|(start, used)| Extent::with_len(start, used));
+    let data = data.filter(|data| data.end <= len && !data.is_empty());
     let superblock = Extent::new(place, place.saturating_add(4096));
     Ok(Member {
         version: format!("1.{minor}"),
