@@ -46,7 +46,9 @@ fn ddf(probe: &Probe<'_>) -> Option<Detected> {
 }
 
 fn nvidia(probe: &Probe<'_>) -> Option<Detected> {
-    probe.before_end(1024, 6).filter(|bytes| bytes == b"NVIDIA").map(|_| named("nvidia_raid_member"))
+    let bytes = probe.before_end(1024, 18).filter(|bytes| Fields(bytes).has(0, b"NVIDIA"))?;
+    let version = Fields(&bytes).u16(16).ok().map(|version| version.to_string());
+    Some(Detected { version, ..named("nvidia_raid_member") })
 }
 
 fn lsi(probe: &Probe<'_>) -> Option<Detected> {
@@ -85,20 +87,25 @@ fn silicon(probe: &Probe<'_>) -> Option<Detected> {
         sum = sum.wrapping_add(f.u16(at).ok()?);
     }
     let right = sum.wrapping_neg() == f.u16(0x13e).ok()?;
-    (f.u32(0x60).ok()? == 0x2f00_0000 && right).then(|| named("silicon_medley_raid_member"))
+    let version = format!("{}.{}", f.u16(0x10a).ok()?, f.u16(0x108).ok()?);
+    (f.u32(0x60).ok()? == 0x2f00_0000 && right)
+        .then(|| Detected { version: Some(version), ..named("silicon_medley_raid_member") })
 }
 
 fn via(probe: &Probe<'_>) -> Option<Detected> {
     let bytes = probe.before_end(512, 64)?;
     let f = Fields(&bytes);
     let sum = f.slice(0, 50).ok()?.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    (f.u16(0).ok()? == 0xaa55 && f.u8(2).ok()? <= 1 && sum == f.u8(50).ok()?).then(|| named("via_raid_member"))
+    let version = f.u8(2).ok()?;
+    (f.u16(0).ok()? == 0xaa55 && version <= 1 && sum == f.u8(50).ok()?)
+        .then(|| Detected { version: Some(version.to_string()), ..named("via_raid_member") })
 }
 
 fn jmicron(probe: &Probe<'_>) -> Option<Detected> {
     let bytes = probe.before_end(512, 128).filter(|bytes| Fields(bytes).has(0, b"JM"))?;
     let sum = bytes.as_chunks::<2>().0.iter().fold(0u16, |sum, pair| sum.wrapping_add(u16::from_le_bytes(*pair)));
-    (sum <= 1).then(|| named("jmicron_raid_member"))
+    let version = bytes.get(3).zip(bytes.get(2)).map(|(major, minor)| format!("{major}.{minor}"));
+    (sum <= 1).then(|| Detected { version, ..named("jmicron_raid_member") })
 }
 
 /// DRBD's metadata at the end of what it replicates.

@@ -35,7 +35,12 @@ fn nilfs2(probe: &Probe<'_>) -> Option<Detected> {
     // The second superblock is in the last whole 4 KiB but one.
     let second = (probe.len() / 4096).saturating_sub(1).saturating_mul(4096);
     let bytes = [1024, second].iter().find_map(|offset| probe.at(*offset, 1024).filter(|bytes| is(bytes)))?;
-    Some(Detected { label: bytes.get(168..248).and_then(text), uuid: uuid_at(&bytes, 152), ..named("nilfs2") })
+    Some(Detected {
+        version: Fields(&bytes).u32(0).ok().map(|revision| revision.to_string()),
+        label: bytes.get(168..248).and_then(text),
+        uuid: uuid_at(&bytes, 152),
+        ..named("nilfs2")
+    })
 }
 
 /// In the byte order of the machine that made it; the formats before version 4 go by another name.

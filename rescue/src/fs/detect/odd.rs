@@ -9,14 +9,35 @@ use crate::{bytes::Fields, fs::label::text};
 pub fn completed(mut found: Detected, bytes: &[u8]) -> Detected {
     let f = Fields(bytes);
     let label = |at: usize, len: usize| f.slice(at, len).ok().and_then(text);
+    let byte = |at: usize| f.u8(at).ok().map(|number| number.to_string());
     match found.name.as_str() {
+        // The primary device of a file system and the one with its data differ in a flag.
+        "scoutfs" => {
+            let meta = f.u8(48).is_ok_and(|flags| flags & 1 != 0);
+            if meta { "scoutfs_meta" } else { "scoutfs_data" }.clone_into(&mut found.name);
+        }
+        "reiserfs" => found.version = reiserfs_version(f),
+        "reiser4" => found.version = Some("4".to_owned()),
+        "vxfs" if f.has(0, b"\xa5\x01\xfc\xf5") => found.version = f.u32_be(4).ok().map(|number| number.to_string()),
+        "vxfs" => found.version = f.u32(4).ok().map(|number| number.to_string()),
+        "ocfs2" => {
+            let revision = f.u16(192).ok().zip(f.u16(194).ok());
+            found.version = revision.map(|(major, minor)| format!("{major}.{minor}"));
+        }
+        "ubifs" => {
+            let formats = f.u32(80).ok().zip(f.u32(124).ok());
+            found.version = formats.map(|(write, read)| format!("w{write}r{read}"));
+        }
         "befs" => found.label = label(0, 32),
         "cramfs" => found.label = label(48, 16),
         "romfs" => found.label = label(16, 128),
-        "ubi" => found.uuid = f.u32_be(24).ok().map(|sequence| sequence.to_string()),
+        "ubi" => {
+            found.uuid = f.u32_be(24).ok().map(|sequence| sequence.to_string());
+            found.version = byte(4);
+        }
         "drbdmanage_control_volume" => found.uuid = label(11, 32),
-        "VMFS" => (found.label, found.uuid) = (label(29, 128), vmfs_uuid(bytes, 9)),
-        "VMFS_volume_member" => found.uuid = vmfs_uuid(bytes, 0x254),
+        "VMFS" => (found.label, found.uuid, found.version) = (label(29, 128), vmfs_uuid(bytes, 9), byte(8)),
+        "VMFS_volume_member" => (found.uuid, found.version) = (vmfs_uuid(bytes, 0x254), byte(4)),
         // An early bcachefs has the magic number of bcache, but versions beyond bcache's.
         "bcache" if f.u16(16).is_ok_and(|version| version >= 10) => {
             "bcachefs".clone_into(&mut found.name);
@@ -25,6 +46,11 @@ pub fn completed(mut found: Detected, bytes: &[u8]) -> Detected {
         _ => {}
     }
     found
+}
+
+fn reiserfs_version(f: Fields<'_>) -> Option<String> {
+    let magics: [(&[u8], &str); 3] = [(b"ReIsErFs", "3.5"), (b"ReIsEr2Fs", "3.6"), (b"ReIsEr3Fs", "JR")];
+    magics.iter().find(|(magic, _)| f.has(52, magic)).map(|(_, version)| (*version).to_owned())
 }
 
 /// VMware's UUIDs: two numbers of four bytes and one of two, little endian, and a MAC address.
@@ -39,13 +65,15 @@ fn vmfs_uuid(bytes: &[u8], at: usize) -> Option<String> {
 /// HPFS has label and serial number in the boot sector, as FAT has.
 pub fn hpfs(probe: &Probe<'_>, found: &mut Detected) {
     let Some(boot) = probe.at(0, 512).filter(|bytes| Fields(bytes).u8(38) == Ok(0x28)) else { return };
+    found.version = probe.at(0x2008, 1).and_then(|bytes| bytes.first().map(u8::to_string));
     found.label = boot.get(43..54).and_then(text);
     found.uuid = Fields(&boot).u32(39).ok().map(|serial| format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff));
 }
 
 /// UFS: a number of eight bytes in the byte order of the machine that made it.
-pub fn ufs(bytes: &[u8], big: bool, found: &mut Detected) {
+pub fn ufs(bytes: &[u8], second: bool, big: bool, found: &mut Detected) {
     let f = Fields(bytes);
+    found.version = Some(if second { "2" } else { "1" }.to_owned());
     let word = |at| if big { f.u32_be(at) } else { f.u32(at) };
     found.uuid = word(144).ok().zip(word(148).ok()).filter(|id| *id != (0, 0)).map(|(a, b)| format!("{a:08x}{b:08x}"));
 }
@@ -89,7 +117,7 @@ mod tests {
         assert_eq!(completed(named("VMFS"), &[]).uuid, None);
         let mut found = named("ufs");
         let id = [vec![0; 144], vec![0x0a, 0x64, 0x0e, 0x4b, 0x70, 0xac, 0x56, 0xec]].concat();
-        ufs(&id, false, &mut found);
+        ufs(&id, true, false, &mut found);
         assert_eq!(found.uuid.as_deref(), Some("4b0e640aec56ac70"));
     }
 }

@@ -71,6 +71,9 @@ const SIGNATURES: &[Signature] = &[
     sig("zonefs", 0, 0, b"SFOZ"),
     full("apfs", 0, 32, b"NXSB", (0, 0), 72),
     sig("VMFS_volume_member", 0x10_0000, 0, b"\x0d\xd0\x01\xc0"),
+    sig("LVM1_member", 0, 0, b"HM\x01\x00"),
+    sig("LVM1_member", 0, 0, b"HM\x02\x00"),
+    full("scoutfs", 0x1_0000, 4, b"\x8b\x42\x3c\x10", (0, 0), 56),
     sig("DM_snapshot_cow", 0, 0, b"SnAp"),
     full("DM_verity_hash", 0, 0, b"verity\0\0", (0, 0), 16),
     sig("DM_integrity", 0, 0, b"integrt\0"),
@@ -99,8 +102,12 @@ pub fn all(probe: &Probe<'_>) -> Vec<Detected> {
         let mut detected = Detected { label, uuid, ..named(signature.name) };
         match signature.name {
             "hpfs" => odd::hpfs(probe, &mut detected),
-            // The last byte of the magic number is its lowest or highest.
-            "ufs" => odd::ufs(&bytes, signature.magic.first() == Some(&0), &mut detected),
+            // 0x00011954 in the first version, 0x19540119 in the second, in the byte order of the machine.
+            "ufs" => {
+                let second = !signature.magic.contains(&0);
+                let big = matches!(signature.magic.get(..2), Some([0, 1] | [0x19, 0x54]));
+                odd::ufs(&bytes, second, big, &mut detected);
+            }
             _ => detected = odd::completed(detected, &bytes),
         }
         found.push(detected);
