@@ -340,7 +340,7 @@ fn superblocks_with_a_right_checksum_may_say_anything() {
             let mut disk = base.clone();
             for _ in 0..=noise.next() % 3 {
                 let at = place + 8 + usize::try_from(noise.next() % 248).unwrap();
-                disk[at] = if noise.next() % 2 == 0 { 0xff } else { noise.next().to_le_bytes()[0] };
+                disk[at] = if noise.next().is_multiple_of(2) { 0xff } else { noise.next().to_le_bytes()[0] };
             }
             seal(&mut disk[place..place + 256 + 2 * 16]);
             let survey = survey_bytes(&disk);
