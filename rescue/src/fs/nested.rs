@@ -51,6 +51,10 @@ impl<'a> Depth<'a> {
 
 /// Returns the one of `found` that explains all the others; `None` where none does, or more than one.
 pub(super) fn explains_all<'f>(region: &dyn ReadAt, found: &'f [Detected]) -> Option<&'f Detected> {
+    // Its first bytes are a MiB or two behind the start: where a volume begins, not where one would hold them.
+    if found.iter().any(|other| other.name.starts_with("VMFS")) {
+        return None;
+    }
     let mut owners = found.iter().filter(|owner| {
         let given = match owner.name.as_str() {
             "LVM2_member" => lvm::given(region),

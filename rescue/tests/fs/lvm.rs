@@ -269,7 +269,12 @@ fn what_lies_in_extents_is_explained_by_the_physical_volume() {
     let survey = survey_bytes(&disk.bytes);
     assert!(survey.allocated.intersect(&disk.set("")).is_empty(), "{:?}", survey.widened);
     assert_eq!(survey.detected.unwrap().name, "LVM2_member");
-    // Behind the extents it is not.
+    // VMFS begins where the first extent does: the physical volume may be what was there before.
+    let mut disk = fixture!("first");
+    disk.bytes[1 << 20..][..4].copy_from_slice(b"\x0d\xd0\x01\xc0");
+    let survey = survey_bytes(&disk.bytes);
+    assert_eq!(survey.widened, ["kept whole: it looks like LVM2_member and also like VMFS_volume_member"]);
+    // Behind the extents nothing is explained.
     let mut disk = fixture!("linear");
     let end = disk.bytes.len();
     disk.bytes[end - 512..end - 508].copy_from_slice(b"\xde\x11\xde\x11");
@@ -296,4 +301,14 @@ fn encrypted_volumes_and_groups_in_mirrors_are_kept_as_they_must() {
     assert_eq!(survey.allocated.total(), alone.allocated.total() + (mirror.len() - disk.bytes.len()) as u64);
     let copy = with_noise(&mirror, &survey);
     assert!(alone.allocated.iter().all(|run| copy[at(run)] == disk.bytes[at(run)]), "the data begins the disk");
+}
+
+#[test]
+fn a_file_system_made_over_a_physical_volume_is_not_explained_by_it() {
+    // Its extents begin at 44 KiB: the superblock of Btrfs lies in the first.
+    let mut disk = fixture!("wrapped");
+    disk.bytes[65536 + 64..65536 + 72].copy_from_slice(b"_BHRfS_M");
+    let survey = survey_bytes(&disk.bytes);
+    assert_eq!(survey.widened, ["kept whole: it looks like LVM2_member and also like btrfs"]);
+    assert_eq!(survey.allocated.total(), 24 * MIB);
 }

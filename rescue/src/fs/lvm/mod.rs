@@ -31,6 +31,7 @@ use crate::{
     block::ReadAt,
     escape::Escaped,
     extent::{Extent, ExtentSet},
+    units::MIB,
 };
 
 /// Names the physical volume in `region`.
@@ -67,9 +68,13 @@ struct Open {
     used: Vec<(usize, Extent)>,
 }
 
-/// Returns the bytes that the physical volume in `region` gives to logical volumes; `None` where that is not known.
+/// Returns the bytes in which signatures are those of logical volumes, where the physical volume in `region` is sound.
+///
+/// Formats have theirs in the first MiB of a region or at its end. In the first MiB it is that of whatever was made last,
+/// which need not be the physical volume, even where that has extents there.
 pub(super) fn given(region: &dyn ReadAt) -> Option<ExtentSet> {
-    open(region).ok().map(|open| ExtentSet::from(open.extents))
+    let extents = open(region).ok()?.extents;
+    Some(ExtentSet::from(Extent::new(extents.start.max(MIB), extents.end)))
 }
 
 /// Finds the bytes of the physical volume in `region` that must be kept.

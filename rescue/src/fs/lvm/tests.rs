@@ -5,7 +5,6 @@ use std::{cell::Cell, fmt::Write, time::Instant};
 use super::*;
 use crate::{block::MemoryDisk, units::SectorSize};
 
-const MIB: u64 = 1 << 20;
 /// Metadata is in the first of eight MiB, or in the first four of 32.
 const AREA: Extent = Extent::new(4096, MIB);
 
