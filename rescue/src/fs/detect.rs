@@ -16,6 +16,7 @@ mod zfs;
 use uuid::Uuid;
 
 use super::{Detected, State, btrfs, ext, f2fs, fat, hfsplus, ntfs, swap};
+use super::{Detected, State, apfs, ext, f2fs, fat, hfsplus, swap};
 use crate::{block::ReadAt, bytes::Fields};
 
 /// Lists everything `region` has the signature of, containers (RAID, encryption, volume managers) first.
@@ -31,6 +32,7 @@ pub fn all(region: &dyn ReadAt) -> Vec<Detected> {
     found.extend(ext::detect(region));
     found.extend(f2fs::detect(region));
     found.extend(hfsplus::detect(region));
+    found.extend(apfs::detect(region));
     found.extend(swap::detect(region));
     // The boot sectors of NTFS, exFAT, ReFS and BitLocker resemble that of FAT; theirs are told apart by name.
     let boot_sector = ["ntfs", "exfat", "ReFS", "BitLocker"];

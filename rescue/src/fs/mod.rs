@@ -5,6 +5,7 @@
 
 pub mod btrfs;
 mod checked;
+pub mod apfs;
 pub mod detect;
 pub mod disk;
 pub mod exfat;
@@ -196,6 +197,8 @@ fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey 
     match found.name.as_str() {
         "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found, options),
         "exfat" => exfat::survey(region, found),
+        "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found),
+        "apfs" => apfs::survey(region, found),
         "f2fs" => f2fs::survey(region, found),
         "vfat" => fat::survey(region, found),
         "ntfs" => ntfs::survey(region, found, options),

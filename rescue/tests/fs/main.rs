@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod btrfs;
+mod apfs;
 mod damage;
 mod detect;
 mod exfat;

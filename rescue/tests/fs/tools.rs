@@ -39,6 +39,8 @@ pub fn tool(name: &str) -> PathBuf {
         "mdadm" => "mdadm",
         "cryptsetup" => "cryptsetup-bin",
         "mkfs.f2fs" | "sload.f2fs" | "fsck.f2fs" | "dump.f2fs" | "resize.f2fs" => "f2fs-tools",
+        "mkapfs" | "apfsck" => "apfsprogs",
+        "fsapfsinfo" => "libfsapfs-utils",
         "mkfs.hfsplus" | "fsck.hfsplus" => "hfsprogs",
         other => panic!("no package is known for {other}"),
     };

@@ -69,7 +69,6 @@ const SIGNATURES: &[Signature] = &[
     sig("ufs", 0x40000, 0x55c, b"\x19\x01\x54\x19"),
     sig("VMFS", 0x20_0000, 0, b"\x5e\xf1\xab\x2f"),
     sig("zonefs", 0, 0, b"SFOZ"),
-    full("apfs", 0, 32, b"NXSB", (0, 0), 72),
     sig("VMFS_volume_member", 0x10_0000, 0, b"\x0d\xd0\x01\xc0"),
     sig("LVM1_member", 0, 0, b"HM\x01\x00"),
     sig("LVM1_member", 0, 0, b"HM\x02\x00"),
