@@ -267,7 +267,8 @@ fn blocks_that_trees_name_are_kept_whatever_the_bitmap_says() {
     seal(&mut bytes, parts.spaceman, parts.spaceman_len);
     let survey = survey_bytes(&bytes);
     assert!(survey.widened[0].contains("that volumes use are free"), "{:?}", survey.widened);
-    assert_eq!(survey.allocated, clean);
+    assert!(clean.subtract(&survey.allocated).is_empty());
+    assert!(survey.allocated.covers(Extent::new(0, 128 * MIB)), "the bitmap is not believed in anything");
 }
 
 #[test]

@@ -15,8 +15,10 @@ use crate::{block::ReadAt, bytes::Fields, extent::Extent};
 
 /// The magic number, behind the object's header.
 pub const MAGIC: &[u8] = b"NXSB";
-/// Blocks of a ring that are looked at at most.
-const MAX_RING: u64 = 1 << 16;
+/// Blocks that the descriptor area has at most; containers of many tebibytes have a few hundred.
+const MAX_RING: u64 = 1 << 14;
+/// The bit of an area's length that says that the area is in pieces, which a tree lists.
+const IN_PIECES: u64 = 1 << 31;
 /// Bytes of an object in the data area at most: a space manager of 8 EiB has less.
 const MAX_OBJECT: u64 = 64 << 20;
 
@@ -92,9 +94,8 @@ impl Container {
         if !self.block_size.is_power_of_two() || !(4096..=65536).contains(&self.block_size) {
             return range("the block size", self.block_size);
         }
-        for (first, len) in self.rings {
-            // The highest bit of a length says that the area is in pieces, which a tree lists.
-            if len == 0 || len > MAX_RING || first.checked_add(len).is_none_or(|end| end > self.blocks) {
+        for ((first, len), limit) in self.rings.into_iter().zip([MAX_RING, IN_PIECES]) {
+            if len == 0 || len >= limit || first.checked_add(len).is_none_or(|end| end > self.blocks) {
                 return range("the length of a checkpoint area", len);
             }
         }

@@ -57,6 +57,9 @@ fn label(blocks: Blocks<'_>, container: &Container) -> Option<String> {
     let root = tree::omap_tree(blocks, container.omap).ok()?;
     let mut each = |key: Fields<'_>, value: Fields<'_>| {
         if let Some(mapping) = tree::mapping(key, value)? {
+            if found.len() >= MAX_WALKED {
+                return Err(Error::Budget);
+            }
             found.insert((mapping.oid, mapping.xid), mapping.at);
         }
         Ok(())
@@ -192,9 +195,14 @@ fn unite(
     let missing = set(&walked).subtract(&bits);
     if !missing.is_empty() {
         let bytes = crate::units::Bytes(missing.total());
-        survey.widened.push(format!("{bytes} that volumes use are free in the bitmaps, and kept"));
+        survey
+            .widened
+            .push(format!("{bytes} that volumes use are free in the bitmaps; the chunks they are in are kept whole"));
         survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
     }
+    // A bitmap that is wrong in one place may be wrong in others.
+    let chunk = spaceman.chunk.saturating_mul(container.block_size);
+    let missing = missing.round_out(chunk, container.blocks.saturating_mul(container.block_size));
     survey.allocated = bits.union(&missing).union(&set(&own));
     Ok(())
 }
@@ -206,6 +214,9 @@ fn walk(blocks: Blocks<'_>, container: &Container) -> Result<(Vec<(u64, u64)>, b
     let root = tree::omap_tree(blocks, container.omap)?;
     let mut each = |key: Fields<'_>, value: Fields<'_>| {
         if let Some(mapping) = tree::mapping(key, value)? {
+            if found.len() >= MAX_WALKED {
+                return Err(Error::Budget);
+            }
             found.push((mapping.at, mapping.len.div_ceil(blocks.size.max(1))));
             latest.insert((mapping.oid, mapping.xid), mapping.at);
         }

@@ -33,7 +33,8 @@ pub struct Spaceman {
     pub unknown_flags: u32,
     /// First block and length of the pool that bitmaps and chunk-info blocks live in, and of that pool's own bitmaps.
     pub pools: [(u64, u64); 2],
-    chunk: u64,
+    /// Blocks in a chunk, all that one bitmap has bits for.
+    pub chunk: u64,
     chunks: u64,
     chunks_per_cib: u64,
     cibs_per_cab: u64,

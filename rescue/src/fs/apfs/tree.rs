@@ -16,8 +16,10 @@ use super::{
 };
 use crate::bytes::Fields;
 
-/// Nodes of all trees together that are read at most: 128 MiB.
-const BUDGET: usize = 1 << 15;
+/// Bytes of all trees together that are read at most.
+const BUDGET: u64 = 128 << 20;
+/// Nodes that wait to be read at most.
+const MAX_TODO: usize = 1 << 18;
 /// Where the table, keys and values are.
 const DATA: usize = 56;
 /// Bytes about the tree at the end of its root.
@@ -53,7 +55,7 @@ impl Walker {
     ) -> Result<(), Error> {
         let mut todo = vec![(root, None)];
         while let Some((at, level)) = todo.pop() {
-            if self.seen.len() >= BUDGET {
+            if (self.seen.len() as u64).saturating_mul(blocks.size) >= BUDGET || todo.len() > MAX_TODO {
                 self.cut_short = true;
                 return Ok(());
             }

@@ -208,11 +208,12 @@ fn build(volume: &Volume<'_>, survey: &mut Survey) -> Result<(), Whole> {
     map = map.union(&set_of(&chain.blocks));
     let missing = unite(volume, &books, &map)?;
     if !missing.is_empty() {
-        let extra = set_of(&missing);
-        let bytes = crate::units::Bytes(extra.total());
-        survey.widened.push(format!("{bytes} that nodes use are free in the segment information table, and kept"));
+        let bytes = crate::units::Bytes(set_of(&missing).total());
+        survey.widened.push(format!(
+            "{bytes} that nodes use are free in the segment information table; the segments they are in are kept whole"
+        ));
         survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
-        map = map.union(&extra);
+        map = map.union(&segments_of(sb, &missing));
     }
     survey.allocated = map;
     survey.usage = Some(Usage {
@@ -224,6 +225,15 @@ fn build(volume: &Volume<'_>, survey: &mut Survey) -> Result<(), Whole> {
 
 fn set_of(blocks: &[u64]) -> ExtentSet {
     blocks.iter().map(|block| bytes(*block, block.saturating_add(1))).collect()
+}
+
+/// Returns the segments of the main area that `blocks` are in: an entry that is wrong in one bit may be in others.
+fn segments_of(sb: &Superblock, blocks: &[u64]) -> ExtentSet {
+    let segment = |block: &u64| {
+        let start = block.saturating_sub(block.saturating_sub(sb.main) % SEGMENT);
+        bytes(start, start.saturating_add(SEGMENT))
+    };
+    blocks.iter().map(segment).collect()
 }
 
 /// Compares the table with the checkpoint's counters. Blocks without a place yet are counted only there.

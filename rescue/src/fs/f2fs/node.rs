@@ -33,6 +33,8 @@ const NAT_BUDGET: u64 = 1 << 16;
 const FIRST_NODE: u64 = 3;
 /// Nodes that recovery follows at most: 256 MiB of them.
 const CHAIN_BUDGET: usize = 1 << 16;
+/// Blocks that they may name.
+const CHAIN_BLOCKS: usize = 1 << 20;
 /// An address of a block that is reserved and has no place yet.
 const NEW: u32 = u32::MAX;
 /// What stands in the place of an address before those of a compressed cluster.
@@ -197,7 +199,7 @@ pub fn chain(volume: &Volume<'_>) -> Result<Chain, Whole> {
     let mut at = volume.checkpoint.next_node;
     let mut bytes = vec![0; 4096];
     while volume.sb.in_main(at) && seen.insert(at) {
-        if seen.len() > CHAIN_BUDGET {
+        if seen.len() > CHAIN_BUDGET || chain.blocks.len() > CHAIN_BLOCKS {
             return Err(Whole::because("more was synced after the last checkpoint than is followed"));
         }
         volume.region.read_exact_at(&mut bytes, at.saturating_mul(BLOCK)).map_err(|error| {

@@ -72,7 +72,9 @@ pub struct Fork {
     /// Blocks in it, those beyond the first eight runs included.
     pub blocks: u64,
     /// Its first runs, at most eight; all of them once it was completed.
-    pub runs: Vec<Run>,
+    runs: Vec<Run>,
+    /// How many blocks each run and those before it have.
+    ends: Vec<u64>,
 }
 
 impl Fork {
@@ -82,13 +84,38 @@ impl Fork {
     /// They lie beyond the structure.
     pub fn parse(f: Fields<'_>, offset: usize) -> Result<Self, Truncated> {
         let bytes = Fields(f.slice(offset, 80)?);
-        Ok(Self { size: bytes.u64_be(0)?, blocks: u64::from(bytes.u32_be(12)?), runs: runs(bytes.slice(16, 64)?) })
+        let mut fork = Self { size: bytes.u64_be(0)?, blocks: u64::from(bytes.u32_be(12)?), ..Self::default() };
+        fork.extend(&runs(bytes.slice(16, 64)?));
+        Ok(fork)
+    }
+
+    /// Adds runs at its end.
+    pub fn extend(&mut self, runs: &[Run]) {
+        for run in runs {
+            self.ends.push(self.listed().saturating_add(run.1));
+            self.runs.push(*run);
+        }
+    }
+
+    /// Returns its runs.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
     }
 
     /// Returns how many blocks the runs have.
     #[must_use]
     pub fn listed(&self) -> u64 {
-        self.runs.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Returns the runs from block `index` of the fork on, the first of them cut.
+    pub fn from(&self, index: u64) -> impl Iterator<Item = Run> + '_ {
+        let skip = self.ends.partition_point(|end| *end <= index);
+        let before = skip.checked_sub(1).and_then(|last| self.ends.get(last)).copied().unwrap_or(0);
+        let cut = index.saturating_sub(before);
+        let first = self.runs.get(skip).map(|(start, count)| (start.saturating_add(cut), count.saturating_sub(cut)));
+        first.into_iter().chain(self.runs.iter().skip(skip.saturating_add(1)).copied())
     }
 }
 
@@ -209,6 +236,24 @@ pub fn place(region: &dyn ReadAt) -> Option<Extent> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fork_is_read_from_any_block_on() {
+        let mut fork = Fork::default();
+        fork.extend(&[(10, 2), (50, 3)]);
+        fork.extend(&[(7, 1)]);
+        for (index, want) in [
+            (0, vec![(10, 2), (50, 3), (7, 1)]),
+            (1, vec![(11, 1), (50, 3), (7, 1)]),
+            (2, vec![(50, 3), (7, 1)]),
+            (4, vec![(52, 1), (7, 1)]),
+            (5, vec![(7, 1)]),
+            (6, vec![]),
+        ] {
+            assert_eq!(fork.from(index).collect::<Vec<_>>(), want, "block {index}");
+        }
+        assert_eq!(fork.listed(), 6);
+    }
 
     #[test]
     fn what_is_wrong_is_said() {

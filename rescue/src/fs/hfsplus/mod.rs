@@ -24,6 +24,8 @@ use walk::Walk;
 
 /// Bytes of the bitmap that are read at once.
 const PIECE: u64 = 256 << 10;
+/// Blocks that 4 KiB of the bitmap stand for.
+const PAGE: u64 = 4096 * 8;
 /// Runs missing from the bitmap that are remembered before everything is kept.
 const MAX_MISSING: usize = 1 << 16;
 
@@ -60,19 +62,16 @@ impl<'a> Volume<'a> {
 
     /// Reads at a byte of a file.
     fn read(&self, fork: &Fork, offset: u64, bytes: &mut [u8]) -> Result<(), btree::Error> {
-        let (mut offset, mut bytes) = (offset, bytes);
-        let mut runs = fork.runs.iter();
+        let size = self.header.block_size.max(1);
+        let (index, mut skip) = (offset / size, offset % size);
+        let (mut runs, mut bytes) = (fork.from(index), bytes);
         while !bytes.is_empty() {
             let (first, count) = runs.next().ok_or(btree::Error::Beyond(offset))?;
-            let run = self.blocks(*first, *count);
-            if offset >= run.len() {
-                offset = offset.saturating_sub(run.len());
-                continue;
-            }
-            let len = usize::try_from(run.len().saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
+            let run = self.blocks(first, count);
+            let len = usize::try_from(run.len().saturating_sub(skip)).unwrap_or(usize::MAX).min(bytes.len());
             let (part, rest) = bytes.split_at_mut(len);
-            self.read_at(run.start.saturating_add(offset), part)?;
-            (offset, bytes) = (0, rest);
+            self.read_at(run.start.saturating_add(skip), part)?;
+            (skip, bytes) = (0, rest);
         }
         Ok(())
     }
@@ -136,7 +135,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole>
     let mut walk = Walk::new();
     let mut runs = Runs { volume: &volume, found: MapBuilder::new(), listed: Vec::new(), beyond: None, thinned: false };
     for fork in [&header.allocation, &header.extents, &header.catalog, &header.attribute_file, &header.startup] {
-        fork.runs.iter().for_each(|run| runs.add(*run));
+        fork.runs().iter().for_each(|run| runs.add(*run));
     }
     walk.extents(&volume, &mut |run| runs.add(run)).map_err(|error| broken("tree of extents", &error))?;
     let complete = |file: u32, fork: &Fork, name: &str| {
@@ -298,10 +297,12 @@ fn unite(
     }
     if !missing.is_empty() {
         let bytes = crate::units::Bytes(missing.total());
-        survey.widened.push(format!("{bytes} that files use are free in the bitmap, and kept"));
+        survey.widened.push(format!("{bytes} that files use are free in the bitmap; everything around them is kept"));
         survey.detected.iter_mut().for_each(|detected| detected.state = State::Damaged);
     }
-    let inside = bits.union(&missing);
+    // A bitmap that is wrong in one place may be wrong in others: all that a page of it stands for is kept.
+    let around = volume.header.block_size.saturating_mul(PAGE);
+    let inside = bits.union(&missing.round_out(around, volume.header.span()));
     let shift = volume.place.start;
     let mut builder = MapBuilder::new();
     builder.insert(Extent::new(0, shift));

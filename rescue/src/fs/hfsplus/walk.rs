@@ -13,6 +13,8 @@ use crate::bytes::{Fields, Truncated};
 
 /// Bytes of all trees that are read at most. Larger volumes are taken from the bitmap, which agrees with its count.
 const BUDGET: u64 = 128 << 20;
+/// Records of runs of special files that are remembered; a sound volume has few.
+const MAX_SPECIAL: usize = 1 << 16;
 /// The catalog's own number in the tree of extents.
 pub const CATALOG: u32 = 4;
 /// The number of the file that holds bad blocks.
@@ -51,13 +53,16 @@ impl Walk {
     /// It is broken.
     pub fn extents(&mut self, volume: &Volume<'_>, each: &mut dyn FnMut(Run)) -> Result<(), Error> {
         let Some(tree) = Tree::open(volume, &volume.header.extents)? else { return Ok(()) };
-        let (special, bad_blocks) = (&mut self.special, &mut self.bad_blocks);
+        let (special, bad_blocks, mut remembered) = (&mut self.special, &mut self.bad_blocks, 0usize);
         let read = tree.leaves(volume, &mut self.budget, &mut |record| {
             let (file, first) = (record.u32_be(4)?, u64::from(record.u32_be(8)?));
             let found = runs(record.slice(12, 64)?);
             found.iter().for_each(|run| each(*run));
             *bad_blocks |= file == BAD_BLOCKS;
-            if matches!(file, CATALOG | ALLOCATION | STARTUP | ATTRIBUTES) {
+            let known = remembered < MAX_SPECIAL;
+            if known && matches!(file, CATALOG | ALLOCATION | STARTUP | ATTRIBUTES) {
+                // A file of which some were forgotten is found incomplete later.
+                remembered = remembered.saturating_add(1);
                 special.entry(file).or_default().push((first, found));
             }
             Ok(true)
@@ -73,7 +78,7 @@ impl Walk {
             if *first != whole.listed() {
                 return None;
             }
-            whole.runs.extend(found);
+            whole.extend(found);
         }
         (whole.listed() >= whole.blocks).then_some(whole)
     }
@@ -88,7 +93,7 @@ impl Walk {
             let data = behind_key(record)?;
             if data.u16_be(0)? == 2 {
                 for offset in [88, 168] {
-                    Fork::parse(data, offset)?.runs.into_iter().for_each(&mut *each);
+                    Fork::parse(data, offset)?.runs().iter().for_each(|run| each(*run));
                 }
             }
             Ok(true)
@@ -105,7 +110,7 @@ impl Walk {
         let read = tree.leaves(volume, &mut self.budget, &mut |record| {
             let data = behind_key(record)?;
             match data.u32_be(0)? {
-                0x20 => Fork::parse(data, 8)?.runs.into_iter().for_each(&mut *each),
+                0x20 => Fork::parse(data, 8)?.runs().iter().for_each(|run| each(*run)),
                 0x30 => runs(data.slice(8, 64)?).into_iter().for_each(&mut *each),
                 _ => {}
             }
