@@ -185,18 +185,7 @@ mod tests {
             sector_size: SectorSize::B512,
             physical_sector_size: SectorSize::B512,
         };
-        let region = |kind, start, end| RegionView {
-            kind,
-            range: Extent::new(start, end),
-            partition: None,
-            detected: None,
-            used: None,
-            usage: None,
-            left_out: Vec::new(),
-            inside: Vec::new(),
-            widened: Vec::new(),
-            notes: Vec::new(),
-        };
+        let region = |kind, start, end| RegionView::new(kind, Extent::new(start, end));
         let mut regions = vec![
             region(RegionKind::Head, 0, MIB),
             region(RegionKind::Partition(3), MIB, 8 * MIB + 512 * KIB),

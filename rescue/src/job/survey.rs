@@ -53,16 +53,9 @@ fn glance(info: DiskInfo) -> DiskView {
                 let holds_data = matches!(region.kind, RegionKind::Partition(_) | RegionKind::Whole);
                 let window = Window::new(disk.as_ref(), region.range);
                 RegionView {
-                    kind: region.kind,
-                    range: region.range,
                     partition: partition_of(&layout, region.kind),
                     detected: holds_data.then(|| fs::detect(&window)).flatten(),
-                    used: None,
-                    usage: None,
-                    left_out: Vec::new(),
-                    inside: Vec::new(),
-                    widened: Vec::new(),
-                    notes: Vec::new(),
+                    ..RegionView::new(region.kind, region.range)
                 }
             });
             view.regions = regions.collect();

@@ -64,6 +64,25 @@ pub struct RegionView {
     pub notes: Vec<String>,
 }
 
+impl RegionView {
+    /// A region of which nothing is known but what and where it is.
+    #[must_use]
+    pub const fn new(kind: RegionKind, range: Extent) -> Self {
+        Self {
+            kind,
+            range,
+            partition: None,
+            detected: None,
+            used: None,
+            usage: None,
+            left_out: Vec::new(),
+            inside: Vec::new(),
+            widened: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
 /// One image of a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageView {

@@ -320,18 +320,7 @@ impl DemoPlan {
 pub fn disk(path: &str, model: &str, serial: &str, transport: Transport, len: u64, parts: &[Part]) -> DiskView {
     let mut regions = Vec::new();
     let mut at = MIB;
-    let region = |kind, start, end| RegionView {
-        kind,
-        range: Extent::new(start, end),
-        partition: None,
-        detected: None,
-        used: None,
-        usage: None,
-        left_out: Vec::new(),
-        inside: Vec::new(),
-        widened: Vec::new(),
-        notes: Vec::new(),
-    };
+    let region = |kind, start, end| RegionView::new(kind, Extent::new(start, end));
     regions.push(region(RegionKind::Head, 0, at));
     for (number, part) in (1..).zip(parts) {
         let end = at + part.len;

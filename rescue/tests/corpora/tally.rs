@@ -38,18 +38,7 @@ impl Tally {
 
     /// Counts an image.
     pub fn add(&mut self, archive: &str, name: &str, trip: Trip) {
-        let row = self.row(archive);
-        row.images += 1;
-        for (count, name) in row.counts.iter_mut().zip(FAILURES) {
-            *count += usize::from(trip.failures().any(|(kind, _)| kind == name));
-        }
-        row.judged += trip.judged;
-        row.clean += trip.clean;
-        row.files += trip.compared;
-        row.len += trip.len;
-        row.kept += trip.kept;
-        row.time = row.time.max(trip.time);
-        row.peak = row.peak.max(trip.peak);
+        self.row(archive).add(&Row::of(&trip));
         let mut failed = false;
         for (kind, what) in trip.failures() {
             println!("{archive}/{name}: {kind}: {what}");
@@ -82,15 +71,7 @@ impl Tally {
         let mut all = Row { archive: "all".to_owned(), ..Row::default() };
         for row in &self.rows {
             row.print();
-            all.images += row.images;
-            all.counts.iter_mut().zip(row.counts).for_each(|(sum, count)| *sum += count);
-            all.judged += row.judged;
-            all.clean += row.clean;
-            all.files += row.files;
-            all.len += row.len;
-            all.kept += row.kept;
-            all.time = all.time.max(row.time);
-            all.peak = all.peak.max(row.peak);
+            all.add(row);
         }
         all.print();
         println!(
@@ -110,6 +91,33 @@ impl Tally {
 }
 
 impl Row {
+    fn of(trip: &Trip) -> Self {
+        Self {
+            archive: String::new(),
+            images: 1,
+            counts: FAILURES.map(|name| usize::from(trip.failures().any(|(kind, _)| kind == name))),
+            judged: trip.judged,
+            clean: trip.clean,
+            files: trip.compared,
+            len: trip.len,
+            kept: trip.kept,
+            time: trip.time,
+            peak: trip.peak,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.images += other.images;
+        self.counts.iter_mut().zip(other.counts).for_each(|(sum, count)| *sum += count);
+        self.judged += other.judged;
+        self.clean += other.clean;
+        self.files += other.files;
+        self.len += other.len;
+        self.kept += other.kept;
+        self.time = self.time.max(other.time);
+        self.peak = self.peak.max(other.peak);
+    }
+
     fn print(&self) {
         let counts = self.counts.map(|count| format!("{count:>7}")).join(" ");
         println!(

@@ -122,7 +122,7 @@ pub fn run(archive: &str, source: &Path) -> Trip {
         trip.bytes.push("the map of the restored disk is another one".to_owned());
     }
     if archive == "util-linux-fs" {
-        name(&mut trip, &seen, source);
+        compare_names(&mut trip, &seen, source);
     }
     for region in seen["regions"].as_array().unwrap_or(&Vec::new()) {
         judge(&mut trip, archive, region, [source, Path::new(&target)], dir.path());
@@ -140,12 +140,13 @@ fn extents(map: &str) -> Vec<Extent> {
 }
 
 /// Compares what a disk without a table is called with what `blkid` calls it.
-fn name(trip: &mut Trip, seen: &Value, disk: &Path) {
-    let theirs = Judge::Blkid.ask(disk).output;
+fn compare_names(trip: &mut Trip, seen: &Value, disk: &Path) {
+    let verdict = Judge::Blkid.ask(disk);
+    let theirs = verdict.output;
     let ours = seen["regions"][0]["detected"]["name"].as_str();
     let known = ours.is_none() && kinds::UNNAMED.contains(&theirs.as_str());
     // It names nothing that may be two things, and nothing newer than itself.
-    if !theirs.is_empty() && ours != Some(&theirs) && !known {
+    if verdict.code == Some(0) && ours != Some(&theirs) && !known {
         trip.names.push(format!("blkid calls it {theirs}, and we {ours:?}"));
     }
 }
