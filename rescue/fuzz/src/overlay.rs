@@ -16,7 +16,7 @@ use std::{
 };
 
 use rescue::{
-    block::{Error, ReadAt, check_range},
+    block::{Error, ReadAt, check_range, file::FileDisk},
     extent::Extent,
 };
 
@@ -50,19 +50,17 @@ impl Seed {
     }
 
     fn read(path: &Path) -> Self {
-        use std::os::unix::fs::FileExt as _;
-        let file = fs::File::open(path).expect("a seed that was listed");
-        let len = file.metadata().expect("a seed that was listed").len();
-        let mut pages = BTreeMap::new();
-        let mut buf = vec![0; 1 << 20];
-        for start in (0..len).step_by(buf.len()) {
-            let here = usize::try_from(len - start).map_or(buf.len(), |rest| rest.min(buf.len()));
-            file.read_exact_at(&mut buf[..here], start).expect("a seed reads");
-            for (number, page) in (start / PAGE..).zip(buf[..here].chunks(4096)) {
+        let file = FileDisk::open_source(path, None).expect("a seed that was listed");
+        let (len, mut pages, mut at) = (file.len(), BTreeMap::new(), 0);
+        // What is a hole in the file is not read: some volumes are large, and every start of a target reads all.
+        while let Some(data) = file.next_data(at).expect("a seed reads") {
+            at = data.end.next_multiple_of(PAGE);
+            for number in data.start / PAGE..at / PAGE {
+                let mut page = vec![0; 4096];
+                let here = usize::try_from((len - number * PAGE).min(PAGE)).expect("a page fits in memory");
+                file.read_exact_at(&mut page[..here], number * PAGE).expect("a seed reads");
                 if page.iter().any(|byte| *byte != 0) {
-                    let mut whole = page.to_vec();
-                    whole.resize(4096, 0);
-                    pages.insert(number, whole);
+                    pages.insert(number, page);
                 }
             }
         }
