@@ -1,7 +1,7 @@
 //! Volumes of every kind, filled and read by the kernel's own drivers, captured and restored onto noise in between.
 //!
 //! Each run takes the volumes of [`volume::usual`]; with `RESCUE_FULL=1` those of [`volume::all`] instead, where every
-//! pair of options occurs.
+//! pair of options occurs. `RESCUE_VOLUMES=ntfs` takes those alone whose names begin with that.
 
 use qemu_tests::{
     Result, ensure,
@@ -17,10 +17,10 @@ const BATCH: usize = 20;
 
 fn round_trips(name: &str, kinds: &[&str]) -> Result<()> {
     let recipes = if full() { volume::all() } else { volume::usual() };
-    let recipes: Vec<Recipe> = recipes.into_iter().filter(|recipe| kinds.contains(&recipe.kind.name)).collect();
-    for kind in kinds {
-        ensure!(recipes.iter().any(|recipe| recipe.kind.name == *kind), "no volume is a {kind}");
-    }
+    let recipes = recipes.into_iter().filter(|recipe| kinds.contains(&recipe.kind.name));
+    let only = std::env::var("RESCUE_VOLUMES").unwrap_or_default();
+    let recipes: Vec<Recipe> = recipes.filter(|recipe| recipe.name.starts_with(&only)).collect();
+    ensure!(!recipes.is_empty(), "no volume is named {only}...");
     let work = Work::new(name)?;
     let failed: Vec<String> = recipes
         .chunks(BATCH)
@@ -76,7 +76,8 @@ fn fill(work: &Work, recipes: &[Recipe]) -> Result<Vec<Answer>> {
         ensure!(answer.unreadable().is_none(), "{:?} cannot be read", answer.unreadable());
         match recipe.style {
             Style::Empty => ensure!(files < 10, "{files} files on an empty volume"),
-            Style::Full => ensure!(free < recipe.len() / 10, "{free} bytes are free on a full volume"),
+            // NTFS keeps a place for its table of files, and others keep theirs.
+            Style::Full => ensure!(free < recipe.len() / 6, "{free} bytes are free on a full volume"),
             Style::Files | Style::Churned => ensure!(files > 20, "no more than {files} files"),
         }
         Ok(())
