@@ -109,6 +109,8 @@ qemu_accel() {
 # What tests and demo make disks with, judge them with, and boot them in.
 need_test_tools() {
   need sgdisk=gdisk fdisk=fdisk sfdisk=fdisk mke2fs=e2fsprogs debugfs=e2fsprogs mkfs.fat=dosfstools mcopy=mtools \
-    mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs mkfs.exfat=exfatprogs mkntfs=ntfs-3g nbdkit=nbdkit busybox=busybox \
+    mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs mkfs.exfat=exfatprogs mkntfs=ntfs-3g mkfs.f2fs=f2fs-tools \
+    mkfs.hfsplus=hfsprogs mkapfs=apfsprogs fsapfsinfo=libfsapfs-utils tsk_recover=sleuthkit grub-fstest=grub-common \
+    mkudffs=udftools mdadm=mdadm cryptsetup=cryptsetup-bin losetup=mount zstd=zstd nbdkit=nbdkit busybox=busybox \
     qemu-system-x86_64=qemu-system-x86
 }

@@ -15,8 +15,7 @@ mod zfs;
 
 use uuid::Uuid;
 
-use super::{Detected, State, btrfs, ext, f2fs, fat, hfsplus, ntfs, swap};
-use super::{Detected, State, apfs, ext, f2fs, fat, hfsplus, swap};
+use super::{Detected, State, apfs, btrfs, ext, f2fs, fat, hfsplus, ntfs, swap};
 use crate::{block::ReadAt, bytes::Fields};
 
 /// Lists everything `region` has the signature of, containers (RAID, encryption, volume managers) first.

@@ -3,17 +3,17 @@
 //! Nothing is mounted and nothing is written. An allocation map may keep too much, never too little: whatever is not
 //! understood widens the map, at the worst to the whole region, and says so in [`Survey::widened`].
 
+pub mod apfs;
 pub mod btrfs;
 mod checked;
-pub mod apfs;
 pub mod detect;
 pub mod disk;
 pub mod exfat;
 pub mod ext;
 pub mod f2fs;
 pub mod fat;
-mod kept;
 pub mod hfsplus;
+mod kept;
 mod label;
 pub mod luks;
 pub mod lvm;
@@ -197,7 +197,6 @@ fn survey_as(found: Detected, region: &dyn ReadAt, options: &Options) -> Survey 
     match found.name.as_str() {
         "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found, options),
         "exfat" => exfat::survey(region, found),
-        "ext2" | "ext3" | "ext4" | "ext4dev" | "jbd" => ext::survey(region, found),
         "apfs" => apfs::survey(region, found),
         "f2fs" => f2fs::survey(region, found),
         "vfat" => fat::survey(region, found),

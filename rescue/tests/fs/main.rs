@@ -5,8 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod btrfs;
 mod apfs;
+mod btrfs;
 mod damage;
 mod detect;
 mod exfat;
@@ -21,8 +21,8 @@ mod luks;
 mod lvm;
 mod md;
 mod ntfs;
-mod swapfile;
 mod regressions;
+mod swapfile;
 mod tools;
 mod whole;
 mod xfs;

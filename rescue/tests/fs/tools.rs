@@ -4,7 +4,8 @@ use std::{
     collections::BTreeMap,
     env,
     fs::{self, File},
-    os::unix::fs::{FileExt, symlink},
+    io::Write as _,
+    os::unix::fs::{FileExt, MetadataExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -46,6 +47,21 @@ pub fn tool(name: &str) -> PathBuf {
     };
     let found = places.map(|place| place.join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is needed: install the package {package}"))
+}
+
+/// Says that something is not tested here, past the capture of what passing tests print.
+pub fn not_run(what: &str) {
+    let _ = writeln!(std::io::stderr(), "NOT RUN: {what}");
+}
+
+/// Tells whether this process may mount file systems of `kind`; where not, `test` is said not to run.
+pub fn may_mount(kind: &str, test: &str) -> bool {
+    let root = fs::metadata("/proc/self").is_ok_and(|of| of.uid() == 0);
+    let known = fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.split_whitespace().any(|at| at == kind));
+    if !root || !known {
+        not_run(&format!("{test} needs root and a kernel with {kind}"));
+    }
+    root && known
 }
 
 /// Runs a tool, whatever its exit status.

@@ -189,6 +189,7 @@ fn sum(bytes: &[u8], start: u16) -> u16 {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use super::*;
 

@@ -27,7 +27,14 @@ fn answer(answers: &Receiver<Msg>) -> Msg {
 
 fn capture() -> Job {
     let disk = DiskRef::Path("/dev/nvme0n1".to_owned());
-    Job::Capture(CaptureJob { disk, store: "/mnt".into(), level: 3, note: None, sector_size: None, keep_swap_files: false })
+    Job::Capture(CaptureJob {
+        disk,
+        store: "/mnt".into(),
+        level: 3,
+        note: None,
+        sector_size: None,
+        keep_swap_files: false,
+    })
 }
 
 fn plan(engine: &Engine, answers: &Receiver<Msg>) {

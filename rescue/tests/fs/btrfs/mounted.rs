@@ -1,12 +1,14 @@
 //! What the kernel wrote and what it reads back: churn, several devices, files synced and not committed.
 //!
-//! These mount loop devices. They run as root, with `--ignored`, on a kernel that has Btrfs.
+//! These mount loop devices, for which they need root and a kernel that has Btrfs; without, they say loudly that they
+//! did not run. One at a time: the kernel takes file systems with the same UUID for one.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rescue::{block::ReadAt, extent::Extent, fs::State};
@@ -15,7 +17,14 @@ use super::{
     edit_super,
     oracle::{FileRegion, MIB, check_image, dump, noise_copy, survey_file, verdict, with_fixed},
 };
-use crate::tools::{Bench, Noise, hashes, run, run_any};
+use crate::tools::{Bench, Noise, hashes, may_mount, run, run_any};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits until no other test mounts; `None` where `test` may not.
+fn turn(test: &str) -> Option<MutexGuard<'static, ()>> {
+    may_mount("btrfs", test).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// Images on loop devices; detached and forgotten when dropped.
 struct Loops(Vec<String>);
@@ -123,8 +132,8 @@ fn churn(dir: &Path, mut sync: impl FnMut()) {
 }
 
 #[test]
-#[ignore = "mounts loop devices: needs root and a kernel with Btrfs"]
 fn what_the_kernel_wrote_is_kept_on_every_mirror() {
+    let Some(_turn) = turn("what_the_kernel_wrote_is_kept_on_every_mirror") else { return };
     for (options, mount, len) in [
         ("-m dup -d single", "nodiscard", 256 * MIB),
         ("-m dup -d dup", "discard", 256 * MIB),
@@ -164,8 +173,8 @@ fn what_the_kernel_wrote_is_kept_on_every_mirror() {
 }
 
 #[test]
-#[ignore = "mounts loop devices: needs root and a kernel with Btrfs"]
 fn a_nearly_full_file_system_keeps_every_file() {
+    let Some(_turn) = turn("a_nearly_full_file_system_keeps_every_file") else { return };
     let bench = Bench::new();
     let images = mkfs(&bench, "-m dup -d single", 1, 200 * MIB);
     let mounted = Mount::new(&bench, &images, "nodiscard");
@@ -185,8 +194,8 @@ fn a_nearly_full_file_system_keeps_every_file() {
 }
 
 #[test]
-#[ignore = "mounts loop devices: needs root and a kernel with Btrfs"]
 fn members_are_captured_one_by_one_and_mounted_together() {
+    let Some(_turn) = turn("members_are_captured_one_by_one_and_mounted_together") else { return };
     for (count, options) in [
         (2, "-m raid1 -d raid0"),
         (2, "-m raid1 -d raid1"),
@@ -227,8 +236,8 @@ fn members_are_captured_one_by_one_and_mounted_together() {
 }
 
 #[test]
-#[ignore = "mounts loop devices: needs root and a kernel with Btrfs"]
 fn a_member_whose_superblock_is_a_commit_behind_keeps_what_came_after() {
+    let Some(_turn) = turn("a_member_whose_superblock_is_a_commit_behind_keeps_what_came_after") else { return };
     let bench = Bench::new();
     let images = mkfs(&bench, "-m raid1 -d single", 2, 300 * MIB);
     let mounted = Mount::new(&bench, &images, "nodiscard,commit=300");
@@ -255,8 +264,8 @@ fn a_member_whose_superblock_is_a_commit_behind_keeps_what_came_after() {
 }
 
 #[test]
-#[ignore = "mounts loop devices: needs root and a kernel with Btrfs"]
 fn a_seed_and_what_grew_from_it_are_kept() {
+    let Some(_turn) = turn("a_seed_and_what_grew_from_it_are_kept") else { return };
     let bench = Bench::new();
     let images = mkfs(&bench, "", 1, 256 * MIB);
     let mounted = Mount::new(&bench, &images, "nodiscard");
@@ -305,8 +314,8 @@ fn leave_a_log(mounted: &Mount) {
 }
 
 #[test]
-#[ignore = "mounts loop devices: needs root and a kernel with Btrfs"]
 fn files_synced_and_not_committed_are_replayed_from_the_copy() {
+    let Some(_turn) = turn("files_synced_and_not_committed_are_replayed_from_the_copy") else { return };
     for (options, mount) in [
         ("-m dup -d single", "nodiscard,commit=300"),
         ("-m single -d single -n 4096", "nodiscard,commit=300,compress=zstd"),
@@ -336,8 +345,8 @@ fn files_synced_and_not_committed_are_replayed_from_the_copy() {
 }
 
 #[test]
-#[ignore = "mounts loop devices: needs root and a kernel with Btrfs"]
 fn a_log_that_cannot_be_read_keeps_all_chunks() {
+    let Some(_turn) = turn("a_log_that_cannot_be_read_keeps_all_chunks") else { return };
     let bench = Bench::new();
     let images = mkfs(&bench, "-m single -d single", 1, 256 * MIB);
     let mounted = Mount::new(&bench, &images, "nodiscard,commit=300");
@@ -362,8 +371,8 @@ fn a_log_that_cannot_be_read_keeps_all_chunks() {
 }
 
 #[test]
-#[ignore = "mounts loop devices: needs root and a kernel with Btrfs"]
 fn the_roots_of_the_last_commits_are_kept_as_long_as_they_are_there() {
+    let Some(_turn) = turn("the_roots_of_the_last_commits_are_kept_as_long_as_they_are_there") else { return };
     let bench = Bench::new();
     let images = mkfs(&bench, "-m single -d single", 1, 256 * MIB);
     let mounted = Mount::new(&bench, &images, "nodiscard");
