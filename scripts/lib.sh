@@ -106,11 +106,88 @@ qemu_accel() {
   echo '-accel tcg -cpu max -smp 1'
 }
 
-# What tests and demo make disks with, judge them with, and boot them in.
-need_test_tools() {
+# Prints the machine's own Debian sources, as one-line entries for another suite or component. apt itself reads its files here:
+# the index addresses it would fetch carry mirror and suite, whichever way they are written down.
+sources_for() {
+  local own=$1 suite=$2 component=$3 uri from
+  apt-get update --print-uris | sed -n "s|^'\(.*\)/dists/\([^/]*\)/InRelease'.*|\1 \2|p" |
+    while read -r uri from; do
+      case $from in
+        "$own" | stable | oldstable) echo "deb $(signed_by "$uri")$uri $suite $component" ;;
+        "$own-updates" | "$own-security" | stable-updates | stable-security | oldstable-updates | oldstable-security)
+          echo "deb $(signed_by "$uri")$uri $suite-${from##*-} $component" ;;
+      esac
+    done | sort -u
+}
+
+# Prints the option that names the keyring for a mirror: the one this machine gives it, else Debian's own.
+signed_by() {
+  local place=${1#*:} keyring
+  place=${place#"${place%%[!/]*}"} # apt prints file:/x for file:///x
+  keyring=$( {
+    awk -v RS= -v place="$place" 'index($0, place) && match($0, /\nSigned-By:[ \t]*\/[^ \t\n]+/) {
+      key = substr($0, RSTART, RLENGTH); sub(/.*:[ \t]*/, "", key); print key; exit }' /etc/apt/sources.list.d/*.sources
+    sed -n "\|$place|s/.*signed-by=\(\/[^], ]*\).*/\1/p" /etc/apt/sources.list /etc/apt/sources.list.d/*.list
+  } 2>/dev/null) || true
+  keyring=${keyring%%$'\n'*}
+  [ -n "$keyring" ] || keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  # Without either, apt goes by the keyrings it trusts for everything.
+  [ ! -e "$keyring" ] || echo "[signed-by=$keyring] "
+}
+
+# apt_options FOLDER NAME: makes FOLDER, which has a sources.list, a state of apt's own, and puts into the array NAME the
+# options that use it: nothing of the machine's own apt is read or changed.
+apt_options() {
+  local apt=$1
+  local -n into=$2
+  mkdir -p "$apt"/{lists,archives}/partial "$apt/empty"
+  : >"$apt/status"
+  into=(
+    -q -o "Dir::State=$apt" -o "Dir::State::status=$apt/status" -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt"
+    -o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/empty" -o "Dir::Etc::preferencesparts=$apt/empty"
+    -o "Dir::Etc::preferences=$apt/none" -o APT::Architecture=amd64 -o APT::Architectures::=amd64
+    # The download user of apt may not enter this folder.
+    -o APT::Sandbox::User=root
+    -o Acquire::Languages=none -o Acquire::PDiffs=false -o Acquire::Retries=3
+    -o Acquire::AllowInsecureRepositories=false -o APT::Get::AllowUnauthenticated=false
+  )
+}
+
+# The tools of HFS+ are in Debian's component non-free, which few machines name. Where apt does not offer them they come
+# from there into a folder of the cache, and are not installed.
+need_hfsprogs() {
+  local own apt options=() new=$cache/hfsprogs.work
+  PATH=$PATH:$cache/hfsprogs/sbin
+  present mkfs.hfsplus && return
+  if packaged hfsprogs 0; then need mkfs.hfsplus=hfsprogs; return; fi
+  say "fetching hfsprogs from non-free"
+  rm -rf "$new"
+  mkdir -p "$new/apt"
+  apt=$new/apt own=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  sources_for "$own" "$own" "main non-free" >"$apt/sources.list"
+  apt_options "$apt" options
+  apt-get "${options[@]}" update >"$apt/log" 2>&1 || true
+  if ! (cd "$apt" && apt-get "${options[@]}" download hfsprogs >>"$apt/log" 2>&1); then
+    cat "$apt/log" >&2
+    die "apt offers no hfsprogs: install mkfs.hfsplus and fsck.hfsplus"
+  fi
+  for deb in "$apt"/hfsprogs*.deb; do dpkg-deb -x "$deb" "$new"; done
+  rm -rf "$apt"
+  mv -T "$new" "$cache/hfsprogs"
+  present mkfs.hfsplus || die "hfsprogs holds no mkfs.hfsplus"
+}
+
+# What the demo makes a disk with, judges it with, and boots it in.
+need_demo_tools() {
   need sgdisk=gdisk fdisk=fdisk sfdisk=fdisk mke2fs=e2fsprogs debugfs=e2fsprogs mkfs.fat=dosfstools mcopy=mtools \
-    mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs mkfs.exfat=exfatprogs mkntfs=ntfs-3g mkfs.f2fs=f2fs-tools \
-    mkfs.hfsplus=hfsprogs mkapfs=apfsprogs fsapfsinfo=libfsapfs-utils tsk_recover=sleuthkit grub-fstest=grub-common \
-    mkudffs=udftools mdadm=mdadm cryptsetup=cryptsetup-bin losetup=mount zstd=zstd nbdkit=nbdkit busybox=busybox \
-    qemu-system-x86_64=qemu-system-x86
+    busybox=busybox qemu-system-x86_64=qemu-system-x86
+}
+
+# What the tests need beside that: every file system's own tools, and second readers.
+need_test_tools() {
+  need_demo_tools
+  need_hfsprogs
+  need mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs mkfs.exfat=exfatprogs mkntfs=ntfs-3g mkfs.f2fs=f2fs-tools mkapfs=apfsprogs \
+    fsapfsinfo=libfsapfs-utils tsk_recover=sleuthkit grub-fstest=grub-common mkudffs=udftools mdadm=mdadm \
+    cryptsetup=cryptsetup-bin losetup=mount zstd=zstd nbdkit=nbdkit
 }

@@ -17,7 +17,7 @@ const fn kind(name: &'static str, read: bool, checker: Option<Judge>, reader: Op
     Kind { name, read, checker, reader }
 }
 
-/// One line a kind. A reader that is new changes `false` to `true`.
+/// One line a kind.
 pub const KINDS: [Kind; 16] = [
     kind("ext2", true, Some(Judge::E2fsck), Some(Judge::Debugfs)),
     kind("ext3", true, Some(Judge::E2fsck), Some(Judge::Debugfs)),
@@ -25,16 +25,16 @@ pub const KINDS: [Kind; 16] = [
     kind("ext4dev", true, Some(Judge::E2fsck), Some(Judge::Debugfs)),
     kind("vfat", true, Some(Judge::FsckFat), Some(Judge::Mcopy)),
     kind("swap", true, None, None),
-    kind("exfat", false, Some(Judge::FsckExfat), Some(Judge::TskRecover)),
-    kind("ntfs", false, None, Some(Judge::TskRecover)),
-    kind("xfs", false, Some(Judge::XfsRepair), None),
-    kind("btrfs", false, Some(Judge::BtrfsCheck), Some(Judge::BtrfsRestore)),
-    kind("f2fs", false, Some(Judge::FsckF2fs), None),
+    kind("exfat", true, Some(Judge::FsckExfat), Some(Judge::TskRecover)),
+    kind("ntfs", true, None, Some(Judge::TskRecover)),
+    kind("xfs", true, Some(Judge::XfsRepair), None),
+    kind("btrfs", true, Some(Judge::BtrfsCheck), Some(Judge::BtrfsRestore)),
+    kind("f2fs", true, Some(Judge::FsckF2fs), None),
     kind("hfs", false, None, Some(Judge::TskRecover)),
-    kind("hfsplus", false, Some(Judge::FsckHfs), Some(Judge::TskRecover)),
-    kind("apfs", false, Some(Judge::Apfsck), None),
-    kind("LVM2_member", false, None, None),
-    kind("linux_raid_member", false, None, None),
+    kind("hfsplus", true, Some(Judge::FsckHfs), Some(Judge::TskRecover)),
+    kind("apfs", true, Some(Judge::Apfsck), None),
+    kind("LVM2_member", true, None, None),
+    kind("linux_raid_member", true, None, None),
 ];
 
 /// What `blkid` names and this program does not: kept whole, as all that is not recognised.
