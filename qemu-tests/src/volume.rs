@@ -335,7 +335,7 @@ pub fn all() -> Vec<Recipe> {
                     "",
                     "-O metadata_csum_seed",
                     "-O ^metadata_csum,uninit_bg",
-                    "-O bigalloc",
+                    "-O bigalloc -C 16384",
                     "-O ^flex_bg,meta_bg,^resize_inode",
                 ],
                 &["", "-O inline_data", "-O ^extent,^64bit"],

@@ -18,6 +18,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{FallocateFlags, fallocate},
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
@@ -245,15 +246,27 @@ fn fill_volume(top: &Path, fill: &Fill) -> Done<()> {
     Ok(())
 }
 
+/// Reserves most of a large volume: too much to be written byte by byte.
+fn reserve(ballast: &Path) -> Done<()> {
+    const STEP: u64 = 8 * MIB;
+    let file = File::create(ballast)?;
+    let mut len = 0;
+    while space(ballast)?.1 > 24 * MIB + STEP {
+        match fallocate(&file, FallocateFlags::empty(), i64::try_from(len)?, i64::try_from(STEP)?) {
+            Ok(()) => len += STEP,
+            // Not all that a driver calls free can be had for content.
+            Err(Errno::ENOSPC) => break,
+            Err(error) => return Err(format!("reserving {STEP} bytes at {len}: {error}").into()),
+        }
+    }
+    file.sync_all()?;
+    Ok(())
+}
+
 /// Fills a volume until nothing fits, deletes every third file, and fills the holes.
 fn fill_up(top: &Path, seed: u64) -> Done<()> {
-    let (_, free) = space(top)?;
-    let ballast = top.join("ballast");
-    if free > 64 * MIB {
-        // Too much to be written byte by byte: most of it is reserved where the driver can.
-        let len = i64::try_from(free - 24 * MIB)?;
-        fallocate(File::create(&ballast)?, FallocateFlags::empty(), 0, len)
-            .map_err(|error| format!("reserving {len} bytes: {error}"))?;
+    if space(top)?.1 > 64 * MIB {
+        reserve(&top.join("ballast"))?;
     }
     let mut noise = Noise::new(seed);
     let rubble = top.join("rubble");
