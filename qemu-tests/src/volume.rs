@@ -37,15 +37,15 @@ pub struct Kind {
 }
 
 const fn kind(name: &'static str, driver: &'static str) -> Kind {
-    Kind { name, driver, options: "", replay: "", unix: true, mends: true, read: false }
+    Kind { name, driver, options: "", replay: "", unix: true, mends: true, read: true }
 }
 
 /// ext2, without a journal.
-pub const EXT2: Kind = Kind { mends: false, read: true, ..kind("ext2", "ext2") };
+pub const EXT2: Kind = Kind { mends: false, ..kind("ext2", "ext2") };
 /// ext3.
-pub const EXT3: Kind = Kind { read: true, ..kind("ext3", "ext3") };
+pub const EXT3: Kind = kind("ext3", "ext3");
 /// ext4.
-pub const EXT4: Kind = Kind { read: true, ..kind("ext4", "ext4") };
+pub const EXT4: Kind = kind("ext4", "ext4");
 /// FAT of 12, 16 or 32 bits.
 pub const FAT: Kind =
     Kind { unix: false, mends: false, read: true, options: "utf8", replay: "utf8", ..kind("vfat", "vfat") };

@@ -38,7 +38,7 @@ const CONTAINERS: &[Container] = &[
     Container {
         name: "lvm",
         mib: 128,
-        read: false,
+        read: true,
         make: &[
             "lvm pvcreate -q -y DEVICE",
             "lvm vgcreate -q -y group DEVICE",
@@ -58,7 +58,7 @@ const CONTAINERS: &[Container] = &[
     Container {
         name: "raid1-1.2",
         mib: 64,
-        read: false,
+        read: true,
         make: &[
             "mdadm --create /dev/md1 --run --quiet --metadata=1.2 --level=1 --raid-devices=2 DEVICE missing",
             "mke2fs -q -F -t ext4 /dev/md1",
@@ -70,7 +70,7 @@ const CONTAINERS: &[Container] = &[
     Container {
         name: "raid1-1.0",
         mib: 64,
-        read: false,
+        read: true,
         make: &[
             "mdadm --create /dev/md2 --run --quiet --metadata=1.0 --level=1 --raid-devices=2 DEVICE missing",
             "mke2fs -q -F -t ext4 /dev/md2",
@@ -82,7 +82,7 @@ const CONTAINERS: &[Container] = &[
     Container {
         name: "raid1-0.90",
         mib: 64,
-        read: false,
+        read: true,
         make: &[
             "mdadm --create /dev/md3 --run --quiet --metadata=0.90 --level=1 --raid-devices=2 DEVICE missing",
             "mke2fs -q -F -t ext4 /dev/md3",

@@ -34,7 +34,8 @@ pub const KINDS: [Kind; 16] = [
     kind("hfsplus", true, Some(Judge::FsckHfs), Some(Judge::TskRecover)),
     kind("apfs", true, Some(Judge::Apfsck), None),
     kind("LVM2_member", true, None, None),
-    kind("linux_raid_member", true, None, None),
+    // Members of mirrors are looked into; the public ones are empty or of other levels.
+    kind("linux_raid_member", false, None, None),
 ];
 
 /// What `blkid` names and this program does not: kept whole, as all that is not recognised.

@@ -98,7 +98,13 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = run_any("umount", &[self.root()]);
+        // Whoever looks at new mounts, or is between fork and exec, holds this one for a moment.
+        for _ in 0..50 {
+            if run_any("umount", &[self.root()]).status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 }
 
