@@ -58,6 +58,19 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Tells whether its result is to be JSON.
+    #[must_use]
+    pub const fn is_json(&self) -> bool {
+        match self {
+            Self::Disks { json } | Self::Show { json, .. } | Self::Images { json, .. } | Self::Run { json, .. } => {
+                *json
+            }
+            Self::Tui(_) | Self::Help(_) | Self::Version => false,
+        }
+    }
+}
+
 /// What `show` shows of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Part {
@@ -155,7 +168,7 @@ fn option(
         "-n" | "--dry-run" if runs => options.dry_run = true,
         "-y" | "--yes" if command == "restore" => options.yes = true,
         "--accept-partial" if command == "restore" => options.accept_partial = true,
-        "-l" | "--level" if command == "capture" => options.level = Some(parser.value()?.parse()?),
+        "-l" | "--level" if command == "capture" => options.level = Some(parser.value()?.parse_with(level)?),
         "--map" if command == "show" => options.map = true,
         "--extents" if command == "show" => options.extents = true,
         "--keep-swap-files" if matches!(command, "capture" | "show") => options.keep_swap_files = true,
@@ -166,6 +179,11 @@ fn option(
         _ => return Err(lexopt::Error::UnexpectedOption(name)),
     }
     Ok(())
+}
+
+fn level(text: &str) -> Result<i32, String> {
+    let level = text.parse().ok().filter(|level| (1..=19).contains(level));
+    level.ok_or_else(|| format!("{text:?} is not a level from 1 to 19"))
 }
 
 fn sector_size(text: &str) -> Result<SectorSize, String> {
@@ -278,7 +296,8 @@ mod tests {
             ("capture d.raw", "capture needs a disk and a store; `rescue help capture` says more"),
             ("capture a b --yes", "invalid option '--yes'"),
             ("capture a b c", "unexpected argument \"c\""),
-            ("capture a b --level x", "cannot parse argument \"x\": invalid digit found in string"),
+            ("capture a b --level x", "cannot parse argument \"x\": \"x\" is not a level from 1 to 19"),
+            ("capture a b --level 99", "cannot parse argument \"99\": \"99\" is not a level from 1 to 19"),
             (
                 "show a --sector-size 513",
                 "cannot parse argument \"513\": 513 is not a sector size (a power of two from 512 to 65536)",

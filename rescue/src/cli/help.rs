@@ -44,7 +44,7 @@ rescue disks [--json]
 Lists the disks of this machine: model, serial, size, table, and what each partition holds.
 Memory, loop, optical and boot-partition devices are left out. Needs to be root to look into them.
 
-  --json    an array of objects, one a disk
+  --json    an array of objects, one a disk; where a command fails, an object with error and refused
 ";
 
 const SHOW: &str = "\

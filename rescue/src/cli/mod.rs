@@ -34,13 +34,24 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return exit::USAGE.into();
         }
     };
+    let json = command.is_json();
     match run(command) {
         Ok(code) => code.into(),
         Err(error) => {
+            if json {
+                print_json(&Failed { error: error.to_string(), refused: matches!(error, plan::Error::Refused(_)) });
+            }
             say(&format!("rescue: {error}\n"));
             exit_code(&error).into()
         }
     }
+}
+
+/// What `--json` prints where there is no result.
+#[derive(serde::Serialize)]
+struct Failed {
+    error: String,
+    refused: bool,
 }
 
 fn exit_code(error: &plan::Error) -> u8 {

@@ -48,7 +48,8 @@ impl MapBuilder {
             self.runs.dedup_by(|next, kept| {
                 let joins = next.start <= kept.end.saturating_add(min_gap);
                 if joins {
-                    kept.end = kept.end.max(next.end);
+                    // A run out of order may begin before the one it joins.
+                    *kept = Extent::new(kept.start.min(next.start), kept.end.max(next.end));
                 }
                 joins
             });
@@ -126,6 +127,17 @@ mod tests {
             prop_assert!(map.as_slice().len() <= 17);
             prop_assert!(runs.iter().all(|run| map.covers(*run)));
             prop_assert!(min_gap > 0 || map == ExtentSet::from_unsorted(runs));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn runs_out_of_order_are_kept_as_well(runs in proptest::collection::vec((0..1_000_000u64, 1..3000u64), 1..400)) {
+            let mut builder = MapBuilder { max_runs: 16, ..MapBuilder::new() };
+            let runs = runs.iter().map(|(start, len)| Extent::new(*start, start + len)).collect::<Vec<_>>();
+            runs.iter().for_each(|run| builder.insert(*run));
+            let (map, _) = builder.finish();
+            prop_assert!(runs.iter().all(|run| map.covers(*run)));
         }
     }
 
