@@ -30,7 +30,7 @@ pub mod tree;
 
 use std::cell::RefCell;
 
-use super::{Detected, State, Survey, label::text};
+use super::{Detected, State, Survey, label::text, whole::Whole};
 use crate::{
     block::ReadAt,
     bytes::Fields,
@@ -135,32 +135,10 @@ fn describe(region: &dyn ReadAt, offset: u64) -> Option<Detected> {
 
 /// Finds the bytes of the Btrfs in `region` that must be kept.
 #[must_use]
-pub fn survey(region: &dyn ReadAt, mut detected: Detected) -> Survey {
+pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     match try_survey(region, &detected) {
         Ok(survey) => survey,
-        Err(whole) => {
-            if whole.damaged {
-                detected.state = State::Damaged;
-            }
-            Survey::whole(region.len(), Some(detected), whole.reason)
-        }
-    }
-}
-
-/// Why a region is kept whole.
-#[derive(Debug)]
-pub(super) struct Whole {
-    reason: String,
-    damaged: bool,
-}
-
-impl Whole {
-    fn damaged(reason: impl std::fmt::Display) -> Self {
-        Self { reason: format!("kept whole: {reason}"), damaged: true }
-    }
-
-    fn because(reason: impl std::fmt::Display) -> Self {
-        Self { reason: format!("kept whole: {reason}"), damaged: false }
+        Err(whole) => whole.survey(region.len(), detected),
     }
 }
 

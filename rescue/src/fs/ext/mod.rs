@@ -18,7 +18,7 @@ mod swapfile;
 mod unused;
 pub mod walk;
 
-use super::{Detected, Options, State, Survey, label::text, reader::SmallReader};
+use super::{Detected, Options, State, Survey, label::text, reader::SmallReader, whole::Whole};
 use crate::{block::ReadAt, bytes::Fields, units::KIB};
 use groups::{Format, Groups};
 use superblock::{Geometry, Superblock, feature};
@@ -90,32 +90,10 @@ const fn state(sb: &Superblock) -> State {
 
 /// Finds the bytes of the ext file system in `region` that must be kept.
 #[must_use]
-pub fn survey(region: &dyn ReadAt, mut detected: Detected, options: &Options) -> Survey {
+pub fn survey(region: &dyn ReadAt, detected: Detected, options: &Options) -> Survey {
     match try_survey(region, &detected, options) {
         Ok(survey) => survey,
-        Err(whole) => {
-            if whole.damaged {
-                detected.state = State::Damaged;
-            }
-            Survey::whole(region.len(), Some(detected), whole.reason)
-        }
-    }
-}
-
-/// Why a region is kept whole.
-#[derive(Debug)]
-pub(super) struct Whole {
-    reason: String,
-    damaged: bool,
-}
-
-impl Whole {
-    fn damaged(reason: impl std::fmt::Display) -> Self {
-        Self { reason: format!("kept whole: {reason}"), damaged: true }
-    }
-
-    fn because(reason: impl std::fmt::Display) -> Self {
-        Self { reason: format!("kept whole: {reason}"), damaged: false }
+        Err(whole) => whole.survey(region.len(), detected),
     }
 }
 

@@ -24,7 +24,7 @@ pub mod superblock;
 mod testing;
 pub mod walk;
 
-use super::{Detected, State, Survey, label::text};
+use super::{Detected, State, Survey, label::text, whole::Whole};
 use crate::{
     block::{self, ReadAt},
     bytes::Fields,
@@ -117,32 +117,10 @@ fn state(region: &dyn ReadAt, sb: &Superblock) -> State {
 
 /// Finds the bytes of the XFS file system in `region` that must be kept.
 #[must_use]
-pub fn survey(region: &dyn ReadAt, mut detected: Detected) -> Survey {
+pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     match try_survey(region, &detected) {
         Ok(survey) => survey,
-        Err(whole) => {
-            if whole.damaged {
-                detected.state = State::Damaged;
-            }
-            Survey::whole(region.len(), Some(detected), whole.reason)
-        }
-    }
-}
-
-/// Why a region is kept whole.
-#[derive(Debug)]
-pub(super) struct Whole {
-    reason: String,
-    damaged: bool,
-}
-
-impl Whole {
-    fn damaged(reason: impl std::fmt::Display) -> Self {
-        Self { reason: format!("kept whole: {reason}"), damaged: true }
-    }
-
-    fn because(reason: impl std::fmt::Display) -> Self {
-        Self { reason: format!("kept whole: {reason}"), damaged: false }
+        Err(whole) => whole.survey(region.len(), detected),
     }
 }
 
