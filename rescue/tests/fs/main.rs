@@ -16,6 +16,7 @@ mod f2fs;
 mod fastcommit;
 mod fat;
 mod hfsplus;
+mod inner;
 mod journal;
 mod luks;
 mod lvm;

@@ -37,6 +37,7 @@ pub fn tool(name: &str) -> PathBuf {
         "cp" => "coreutils",
         "blkid" | "mkswap" | "mkfs.minix" | "mkfs.bfs" => "util-linux",
         "mkudffs" => "udftools",
+        "sfdisk" => "fdisk",
         "mdadm" => "mdadm",
         "cryptsetup" => "cryptsetup-bin",
         "mkfs.f2fs" | "sload.f2fs" | "fsck.f2fs" | "dump.f2fs" | "resize.f2fs" => "f2fs-tools",

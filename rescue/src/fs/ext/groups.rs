@@ -25,8 +25,6 @@ use crate::{
 pub const INODE_UNINIT: u16 = 1;
 /// The group's block bitmap was never written: only metadata is in use.
 pub const BLOCK_UNINIT: u16 = 2;
-/// What of the group's inode table was never used was zeroed.
-pub const INODE_ZEROED: u16 = 4;
 
 /// One group descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +37,13 @@ pub struct Descriptor {
     pub inode_table: u64,
     /// Clusters the bitmap should call free.
     pub free_clusters: u32,
+    /// Inodes the inode bitmap should call free.
+    pub free_inodes: u32,
+    /// Inodes that are directories.
+    pub used_dirs: u32,
     /// Inodes at the end of the table that were never used; only with descriptor checksums.
     pub unused_inodes: u32,
-    /// `INODE_UNINIT`, `BLOCK_UNINIT`, `INODE_ZEROED`; 0 where descriptors have no checksums to protect the flags.
+    /// `INODE_UNINIT`, `BLOCK_UNINIT`; 0 where descriptors have no checksums to protect the flags.
     pub flags: u16,
     /// Checksum of the block bitmap, as far as the descriptor holds it.
     pub bitmap_checksum: u32,
@@ -95,6 +97,8 @@ impl Format {
             inode_bitmap: high32(36)? << 32 | u64::from(f.u32(4)?),
             inode_table: high32(40)? << 32 | u64::from(f.u32(8)?),
             free_clusters: high16(44)? << 16 | u32::from(f.u16(12)?),
+            free_inodes: high16(46)? << 16 | u32::from(f.u16(14)?),
+            used_dirs: high16(48)? << 16 | u32::from(f.u16(16)?),
             unused_inodes: if checksums { high16(50)? << 16 | u32::from(f.u16(28)?) } else { 0 },
             flags: if checksums { f.u16(18)? } else { 0 },
             bitmap_checksum: high16(56)? << 16 | u32::from(f.u16(24)?),

@@ -113,6 +113,11 @@ fn outside(volume: &Volume<'_>) -> ExtentSet {
         .intersect(Extent::new(0, volume.region.len()));
     let mut set = ExtentSet::from(boot);
     set.insert(Extent::new(geometry.bytes(0, geometry.blocks).end, volume.region.len()));
+    // What tells other machines that it is mounted is reached from the superblock alone.
+    let mmp = volume.sb.s_mmp_block;
+    if volume.sb.has_incompat(feature::INCOMPAT_MMP) && volume.holds(mmp, 1) {
+        set.insert(geometry.bytes(mmp, mmp.saturating_add(1)));
+    }
     set
 }
 

@@ -38,6 +38,7 @@ pub mod feature {
     pub const INCOMPAT_JOURNAL_DEV: u32 = 0x8;
     pub const INCOMPAT_META_BG: u32 = 0x10;
     pub const INCOMPAT_64BIT: u32 = 0x80;
+    pub const INCOMPAT_MMP: u32 = 0x100;
     pub const INCOMPAT_FLEX_BG: u32 = 0x200;
     pub const INCOMPAT_CSUM_SEED: u32 = 0x2000;
     pub const RO_SPARSE_SUPER: u32 = 0x1;
@@ -102,6 +103,7 @@ pub struct Superblock {
     pub s_inodes_count: u32,
     pub s_blocks_count: u64,
     pub s_free_blocks_count: u64,
+    pub s_free_inodes_count: u32,
     pub s_first_data_block: u32,
     pub s_log_block_size: u32,
     pub s_log_cluster_size: u32,
@@ -127,6 +129,7 @@ pub struct Superblock {
     pub s_first_meta_bg: u32,
     pub s_flags: u32,
     pub s_backup_bgs: [u32; 2],
+    pub s_mmp_block: u64,
     pub s_checksum_seed: u32,
 }
 
@@ -167,6 +170,7 @@ impl Superblock {
             s_inodes_count: f.u32(0)?,
             s_blocks_count: pair(4, 336)?,
             s_free_blocks_count: pair(12, 344)?,
+            s_free_inodes_count: f.u32(16)?,
             s_first_data_block: f.u32(20)?,
             s_log_block_size: f.u32(24)?,
             s_log_cluster_size: f.u32(28)?,
@@ -191,6 +195,7 @@ impl Superblock {
             s_desc_size: f.u16(254)?,
             s_first_meta_bg: f.u32(260)?,
             s_flags: f.u32(352)?,
+            s_mmp_block: f.u64(360)?,
             s_backup_bgs: [f.u32(588)?, f.u32(592)?],
             s_checksum_seed: f.u32(624)?,
         })

@@ -23,7 +23,7 @@ use crate::{
     block::MemoryDisk,
     bytes::Fields,
     extent::{Extent, ExtentSet},
-    fs::{LeftOut, Options, State, Survey, swap},
+    fs::{LeftOut, Options, State, Survey, inner, swap},
     units::SectorSize,
 };
 
@@ -189,6 +189,10 @@ fn header(volume: &Volume<'_>, runs: &[(u64, u64, u64)]) -> Option<(Option<u64>,
         let Some((at, start, _)) = run else { continue };
         let block = start.saturating_add(logical.saturating_sub(*at));
         volume.region.read_exact_at(part, block.saturating_mul(block_size)).ok()?;
+    }
+    // A disk of a virtual machine may have taken its place.
+    if inner::has_table(&head, u64::MAX) {
+        return None;
     }
     let f = Fields(&head);
     let (version, last_page, bad_pages) = (f.u32(1024).ok()?, f.u32(1028).ok()?, f.u32(1032).ok()?);

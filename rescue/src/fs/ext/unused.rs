@@ -11,7 +11,7 @@
 
 use super::{
     Volume,
-    groups::{Descriptor, INODE_UNINIT, INODE_ZEROED},
+    groups::{Descriptor, INODE_UNINIT},
 };
 use crate::{
     extent::{Extent, ExtentSet},
@@ -19,30 +19,23 @@ use crate::{
     units::MIB,
 };
 
-/// How far apart the blocks are that are looked at in a tail that nobody zeroed.
+/// How far apart the blocks are that are looked at; tables are rarely longer.
 const STEP: u64 = 8 * MIB;
 
 /// Lists the bytes of inode tables that are kept as zeros. Only for a volume whose journal is empty and whose groups agree.
 pub(super) fn zeros(volume: &Volume<'_>) -> ExtentSet {
+    let free = volume.groups.descriptors.iter().map(|desc| u64::from(desc.free_inodes));
+    if free.fold(0u64, u64::saturating_add) != u64::from(volume.sb.s_free_inodes_count) {
+        // A descriptor block may be older than the rest, and its checksums as right as ever.
+        return ExtentSet::new();
+    }
     let mut bitmaps = SmallReader::new(volume.region);
     let mut zeros = Vec::new();
-    // Tables that were never touched lie side by side, and one look reaches far: zeroed ones, and the others.
-    let mut untouched = [Vec::new(), Vec::new()];
     for desc in &volume.groups.descriptors {
         let Some(tail) = tail(volume, desc) else { continue };
-        let [zeroed, other] = &mut untouched;
-        let zeroed_before = desc.flags & INODE_ZEROED != 0;
-        if desc.flags & INODE_UNINIT != 0 {
-            if zeroed_before { zeroed.push(tail) } else { other.push(tail) }
-        } else if agrees(volume, &mut bitmaps, desc)
-            && looks_zero(volume, tail, if zeroed_before { u64::MAX } else { STEP })
-        {
+        if agrees(volume, &mut bitmaps, desc) && looks_zero(volume, tail) {
             zeros.push(tail);
         }
-    }
-    for (tails, step) in untouched.into_iter().zip([u64::MAX, STEP]) {
-        let runs = ExtentSet::from_unsorted(tails);
-        zeros.extend(runs.iter().filter(|run| looks_zero(volume, *run, step)));
     }
     ExtentSet::from_unsorted(zeros)
 }
@@ -57,21 +50,26 @@ fn tail(volume: &Volume<'_>, desc: &Descriptor) -> Option<Extent> {
     (desc.intact && start < end).then(|| geometry.bytes(start, end))
 }
 
-/// Tells whether the inode bitmap calls every inode behind the mark free.
+/// Tells whether descriptor and inode bitmap call every inode behind the mark free.
 fn agrees<'a>(volume: &Volume<'a>, reader: &mut SmallReader<'a>, desc: &Descriptor) -> bool {
-    let Ok(bitmap) = volume.block(reader, desc.inode_bitmap) else { return false };
     let inodes = volume.geometry.inodes_per_group;
+    if desc.flags & INODE_UNINIT != 0 {
+        let none = [desc.unused_inodes, desc.free_inodes].iter().all(|count| u64::from(*count) == inodes);
+        return none && desc.used_dirs == 0;
+    }
+    let Ok(bitmap) = volume.block(reader, desc.inode_bitmap) else { return false };
     let from = inodes.saturating_sub(u64::from(desc.unused_inodes));
     let bit =
         |index: u64| usize::try_from(index / 8).ok().and_then(|at| bitmap.get(at)).map(|byte| byte >> (index % 8) & 1);
     (from..inodes).all(|index| bit(index) == Some(0))
 }
 
-/// Tells whether the first block of `run`, the last, and one every `step` bytes hold nothing but zeros.
-fn looks_zero(volume: &Volume<'_>, run: Extent, step: u64) -> bool {
+/// Tells whether the first block of a tail, the last, and one every few MiB hold nothing but zeros. Inodes fill a table
+/// from its front: one that is in use after all is in the first.
+fn looks_zero(volume: &Volume<'_>, tail: Extent) -> bool {
     let block = volume.geometry.block_size;
-    let step = usize::try_from(step.max(block)).unwrap_or(usize::MAX);
+    let step = usize::try_from(STEP.max(block)).unwrap_or(usize::MAX);
     let mut bytes = vec![0xff; volume.block_len()];
     let mut is_zero = |at| volume.region.read_exact_at(&mut bytes, at).is_ok() && bytes.iter().all(|byte| *byte == 0);
-    is_zero(run.end.saturating_sub(block)) && (run.start..run.end).step_by(step).all(is_zero)
+    is_zero(tail.end.saturating_sub(block)) && (tail.start..tail.end).step_by(step).all(is_zero)
 }
