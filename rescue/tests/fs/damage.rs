@@ -67,11 +67,11 @@ fn crc32c(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes)
 }
 
-/// Changes one to four bytes in one of the places.
-fn patches(base: &[u8], damage: &Damage<'_>, noise: &mut Noise) -> Vec<(usize, Vec<u8>)> {
+/// Chooses one to four bytes in the places, and what they become.
+pub fn changes(base: &[u8], places: &[Extent], noise: &mut Noise) -> Vec<(usize, Vec<u8>)> {
     let mut out = Vec::new();
     for _ in 0..=noise.next() % 4 {
-        let place = damage.places[usize::try_from(noise.next()).unwrap() % damage.places.len()];
+        let place = places[usize::try_from(noise.next()).unwrap() % places.len()];
         let at = usize::try_from(place.start + noise.next() % place.len()).unwrap();
         let byte = match noise.next() % 5 {
             0 => 0,
@@ -81,6 +81,11 @@ fn patches(base: &[u8], damage: &Damage<'_>, noise: &mut Noise) -> Vec<(usize, V
         };
         out.push((at, vec![byte]));
     }
+    out
+}
+
+fn patches(base: &[u8], damage: &Damage<'_>, noise: &mut Noise) -> Vec<(usize, Vec<u8>)> {
+    let mut out = changes(base, &damage.places, noise);
     if damage.fix {
         let mut sb = base[1024..2048].to_vec();
         out.iter().filter(|(at, _)| (1024..2044).contains(at)).for_each(|(at, byte)| sb[at - 1024] = byte[0]);

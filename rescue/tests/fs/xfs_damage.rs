@@ -9,7 +9,7 @@ use rescue::{
 };
 
 use crate::{
-    damage::Patched,
+    damage::{Patched, changes},
     tools::{Bench, Noise, survey_bytes},
     xfs::{MIB, make, number},
 };
@@ -218,18 +218,7 @@ fn a_log_that_is_none_keeps_everything() {
 
 /// Changes one to four bytes of a copy of `base`, and makes checksums right again where `fixes` says how.
 fn patch(base: &[u8], places: &[Extent], fixes: &[(usize, usize, usize)], noise: &mut Noise) -> Vec<(usize, Vec<u8>)> {
-    let mut out = Vec::new();
-    for _ in 0..=noise.next() % 4 {
-        let place = places[usize::try_from(noise.next()).unwrap() % places.len()];
-        let at = usize::try_from(place.start + noise.next() % place.len()).unwrap();
-        let byte = match noise.next() % 5 {
-            0 => 0,
-            1 => 0xff,
-            2 => noise.next().to_le_bytes()[0],
-            _ => base[at] ^ (1 << (noise.next() % 8)),
-        };
-        out.push((at, vec![byte]));
-    }
+    let mut out = changes(base, places, noise);
     for (start, len, at) in fixes {
         let mut part = base[*start..start + len].to_vec();
         let mut hit = false;
