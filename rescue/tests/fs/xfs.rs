@@ -95,7 +95,8 @@ fn free(image: &str) -> (ExtentSet, u64) {
     (runs.collect(), lists * block)
 }
 
-/// Returns the words that xfs_repair says of an image, sorted, without its own addresses: its threads all speak at once.
+/// Returns the words that xfs_repair says of an image, sorted, without its own addresses and the time of day: its threads
+/// all speak at once.
 pub fn verdict(image: &str) -> (Option<i32>, Vec<String>) {
     let output = run_any("xfs_repair", &["-n", "-f", image]);
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -103,7 +104,12 @@ pub fn verdict(image: &str) -> (Option<i32>, Vec<String>) {
         let digits = word.trim_start_matches("0x").trim_end_matches([',', ':']);
         digits.len() >= 10 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
     };
-    let mut words = text.split_whitespace().filter(|word| !address(word)).map(str::to_owned).collect::<Vec<_>>();
+    let time = |word: &str| {
+        let parts = word.trim_end_matches(':').split(':').collect::<Vec<_>>();
+        parts.len() == 3 && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    let own = |word: &&str| !address(word) && !time(word);
+    let mut words = text.split_whitespace().filter(own).map(str::to_owned).collect::<Vec<_>>();
     // It prints from several threads: how often it says what it does differs from run to run.
     words.sort();
     words.dedup();
