@@ -7,6 +7,7 @@
 use crate::{
     block,
     bytes::{Fields, Truncated},
+    fs::checked::right,
 };
 
 /// Types of objects, without the flags in the upper half.
@@ -89,7 +90,7 @@ pub fn intact(bytes: &[u8]) -> bool {
     }
     let low = 0xffff_ffffu64.saturating_sub(first.wrapping_add(second) % 0xffff_ffff);
     let high = 0xffff_ffffu64.saturating_sub(first.wrapping_add(low) % 0xffff_ffff);
-    Fields(said).u64(0) == Ok(high << 32 | low)
+    right(Fields(said).u64(0) == Ok(high << 32 | low))
 }
 
 /// Returns type and transaction of an object.

@@ -7,7 +7,7 @@
 use blake2::Blake2b256;
 use sha2::{Digest, Sha256};
 
-use crate::fs::ext::checksum::crc32c;
+use crate::fs::{checked::right, ext::checksum::crc32c};
 
 /// Room for a checksum at the start of every block.
 pub const ROOM: usize = 32;
@@ -53,12 +53,12 @@ impl Checksum {
     #[must_use]
     pub fn fits(self, block: &[u8]) -> bool {
         let Some((stored, rest)) = block.split_at_checked(ROOM) else { return false };
-        match self {
+        right(match self {
             Self::Crc32c => stored.starts_with(&(!crc32c(!0, &[rest])).to_le_bytes()),
             Self::Xxhash64 => stored.starts_with(&xxhash_rust::xxh64::xxh64(rest, 0).to_le_bytes()),
             Self::Sha256 => stored == Sha256::digest(rest).as_slice(),
             Self::Blake2b => stored == Blake2b256::digest(rest).as_slice(),
-        }
+        })
     }
 }
 

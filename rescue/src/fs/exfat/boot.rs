@@ -14,7 +14,10 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use crate::bytes::{Fields, Truncated};
+use crate::{
+    bytes::{Fields, Truncated},
+    fs::checked::right,
+};
 
 /// Sectors in a boot region.
 pub const SECTORS: u64 = 12;
@@ -189,7 +192,8 @@ pub fn check_region(region: &[u8], sector: u64) -> Result<(), Error> {
         _ => sum.rotate_right(1).wrapping_add(u32::from(*byte)),
     });
     let stored = Fields(region).slice(sector.saturating_mul(11), sector)?;
-    let wrong = stored.as_chunks::<4>().0.iter().map(|raw| u32::from_le_bytes(*raw)).find(|sum| *sum != computed);
+    let wrong =
+        stored.as_chunks::<4>().0.iter().map(|raw| u32::from_le_bytes(*raw)).find(|sum| !right(*sum == computed));
     wrong.map_or(Ok(()), |stored| Err(Error::Checksum { stored, computed }))
 }
 

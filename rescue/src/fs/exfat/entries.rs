@@ -15,7 +15,10 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::fat::Place;
-use crate::bytes::{Fields, Truncated};
+use crate::{
+    bytes::{Fields, Truncated},
+    fs::checked::right,
+};
 
 /// Bytes in an entry.
 pub const LEN: usize = 32;
@@ -176,7 +179,7 @@ impl Set {
     }
 
     fn finish(self) -> Result<Vec<Item>, Error> {
-        if self.computed != self.stored {
+        if !right(self.computed == self.stored) {
             return Err(Error::Checksum { stored: self.stored, computed: self.computed });
         }
         Ok(self.items)

@@ -14,6 +14,7 @@ use super::superblock::{BLOCK, SEGMENT, Superblock, crc32};
 use crate::{
     block::{self, ReadAt},
     bytes::{Fields, Truncated},
+    fs::checked::right,
 };
 
 /// Flags of a checkpoint.
@@ -229,7 +230,7 @@ fn check_crc(f: Fields<'_>) -> Result<(), Error> {
     let behind = offset.saturating_add(4);
     let rest = f.slice(behind, f.0.len().saturating_sub(behind))?;
     let (said, computed) = (f.u32(offset)?, crc32(&[f.slice(0, offset)?, rest]));
-    if said == computed { Ok(()) } else { Err(Error::Checksum { at, said, computed }) }
+    if right(said == computed) { Ok(()) } else { Err(Error::Checksum { at, said, computed }) }
 }
 
 /// Returns the version bitmaps of SIT and NAT; `pack` is the checkpoint block with its payload.

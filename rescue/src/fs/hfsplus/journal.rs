@@ -5,7 +5,11 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::{Volume, header::attribute};
-use crate::{bytes::Fields, extent::Extent, fs::whole::Whole};
+use crate::{
+    bytes::Fields,
+    extent::Extent,
+    fs::{checked::right, whole::Whole},
+};
 
 /// Bytes of the journal's header that its checksum covers.
 const HEADER: usize = 44;
@@ -65,7 +69,7 @@ fn check_empty(bytes: &[u8]) -> Result<(), Whole> {
     let fields = (|| Ok::<_, crate::bytes::Truncated>((long(8)?, long(16)?, word(36)?)))();
     let (start, end, said) = fields.map_err(Whole::damaged)?;
     let computed = checksum(bytes);
-    if said != computed {
+    if !right(said == computed) {
         return Err(Whole::damaged(format_args!(
             "its journal's checksum is {said:#x}, that of its bytes {computed:#x}"
         )));

@@ -11,7 +11,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::label::CRC;
-use crate::{block::ReadAt, bytes::Fields, extent::Extent};
+use crate::{block::ReadAt, bytes::Fields, extent::Extent, fs::checked::right};
 
 const HEADER: u64 = 512;
 const MAGIC: &[u8] = b" LVM2 x[5A%r0N*>";
@@ -61,7 +61,7 @@ pub fn read(region: &dyn ReadAt, area: Extent) -> Result<Held, String> {
     let f = Fields(&header);
     let cut = |_| "is cut off".to_owned();
     let (want, have) = (f.u32(0).map_err(cut)?, CRC.checksum(header.get(4..).unwrap_or_default()));
-    if want != have {
+    if !right(want == have) {
         return Err(format!("has the checksum {want:#010x}, its bytes have {have:#010x}"));
     }
     if !f.has(4, MAGIC) || f.u32(20) != Ok(1) {
@@ -101,7 +101,7 @@ fn read_text(region: &dyn ReadAt, area: Extent, slot: &Slot) -> Result<Vec<u8>, 
             .map_err(|error| format!("cannot be read: {error}"))?;
     }
     let have = CRC.checksum(&text);
-    if have != slot.crc {
+    if !right(have == slot.crc) {
         return Err(format!("says its text has the checksum {:#010x}, its bytes have {have:#010x}", slot.crc));
     }
     Ok(text)

@@ -10,6 +10,7 @@ use crate::{
     block::ReadAt,
     bytes::{Fields, Truncated},
     extent::Extent,
+    fs::checked::right,
     units::KIB,
 };
 
@@ -93,7 +94,7 @@ fn parse(words: Words<'_>, place: u64, len: u64) -> Result<Member, Truncated> {
         disks,
         data: Some(data).filter(|data| data.end <= len && !data.is_empty()),
         superblock: Extent::new(place, place.saturating_add(LEN as u64)),
-        sound: words.checksum()? == words.get(CHECKSUM / 4)?,
+        sound: right(words.checksum()? == words.get(CHECKSUM / 4)?),
         doubt: doubt.map(str::to_owned),
     })
 }

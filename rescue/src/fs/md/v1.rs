@@ -7,7 +7,7 @@ use crate::{
     block::ReadAt,
     bytes::{Fields, Truncated},
     extent::Extent,
-    fs::{detect::uuid_at, label::text},
+    fs::{checked::right, detect::uuid_at, label::text},
 };
 
 /// Bytes of the superblock before the roles of the members.
@@ -82,7 +82,7 @@ fn parse(bytes: &[u8], minor: u32, place: u64, len: u64) -> Result<Member, Trunc
         disks,
         data,
         superblock,
-        sound: roles <= MAX_ROLES && checksum(bytes) == Some(f.u32(216)?),
+        sound: roles <= MAX_ROLES && right(checksum(bytes) == Some(f.u32(216)?)),
         doubt: doubt(f, features, place, data)?,
     })
 }

@@ -16,7 +16,10 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::runs;
-use crate::bytes::{Fields, Truncated};
+use crate::{
+    bytes::{Fields, Truncated},
+    fs::checked::right,
+};
 
 /// Bytes between two update sequence numbers, whatever the sectors are.
 const STRIDE: usize = 512;
@@ -100,7 +103,7 @@ pub fn unfix(record: &mut [u8], magic: &[u8; 4]) -> Result<(), Error> {
     for (index, (part, original)) in record.chunks_exact_mut(STRIDE).zip(originals.chunks_exact(2)).enumerate() {
         let torn = Error::Torn(index.saturating_mul(STRIDE));
         let last = part.get_mut(STRIDE.saturating_sub(2)..).ok_or(torn)?;
-        if last != number {
+        if !right(last == number) {
             return Err(torn);
         }
         last.copy_from_slice(original);

@@ -18,7 +18,10 @@ use super::{
     View,
     superblock::{Geometry, Superblock, checksum, feature},
 };
-use crate::bytes::{Fields, Truncated};
+use crate::{
+    bytes::{Fields, Truncated},
+    fs::checked::right,
+};
 
 /// Where a tree begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +163,7 @@ pub fn free_list(view: &View<'_>, group: u64, agf: &Agf) -> Result<Vec<u64>, Err
         if !own {
             return Err(Error::Foreign);
         }
-        if !sector.replayed && f.u32(32)? != checksum(&sector.bytes, 32) {
+        if !sector.replayed && !right(f.u32(32)? == checksum(&sector.bytes, 32)) {
             return Err(Error::Checksum);
         }
         36
@@ -231,7 +234,7 @@ fn header(view: &View<'_>, group: u64, index: u64, magic: &[u8], crc: usize, uui
     if !own {
         return Err(Error::Foreign);
     }
-    if geometry.v5 && !sector.replayed && f.u32(crc)? != checksum(&sector.bytes, crc) {
+    if geometry.v5 && !sector.replayed && !right(f.u32(crc)? == checksum(&sector.bytes, crc)) {
         return Err(Error::Checksum);
     }
     Ok(sector.bytes)

@@ -18,7 +18,10 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::{View, ag::Root, superblock::checksum};
-use crate::bytes::{Fields, Truncated};
+use crate::{
+    bytes::{Fields, Truncated},
+    fs::checked,
+};
 
 /// Levels a tree may have.
 pub const MAX_LEVELS: u32 = 9;
@@ -186,7 +189,7 @@ fn read(
     if !own {
         return Err(Error::Foreign(block));
     }
-    if geometry.v5 && !replayed && f.u32(52).ok() != Some(checksum(&bytes, 52)) {
+    if geometry.v5 && !replayed && !checked::right(f.u32(52).ok() == Some(checksum(&bytes, 52))) {
         return Err(Error::Checksum(block));
     }
     let number = u32::try_from(block).unwrap_or(NULL);

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     bytes::{Fields, Truncated},
     extent::Extent,
+    fs::checked::right,
 };
 
 const EXTENTS: u8 = 2;
@@ -61,7 +62,7 @@ pub fn intact(bytes: &[u8], number: u64, geometry: &Geometry) -> bool {
         && version == Ok(3)
         && f.u64_be(152) == Ok(number)
         && f.array(160) == Ok(geometry.uuid)
-        && f.u32(100) == Ok(checksum(bytes, 100))
+        && right(f.u32(100) == Ok(checksum(bytes, 100)))
 }
 
 /// One of the two forks of an inode.
@@ -213,7 +214,7 @@ impl<'v, 'a> Lister<'v, 'a> {
             || (f.u64_be(24)? == offset >> 9
                 && f.array(40)? == geometry.uuid
                 && f.u64_be(56)? == number
-                && f.u32(64)? == checksum(bytes, 64));
+                && right(f.u32(64)? == checksum(bytes, 64)));
         if !own || !placed {
             return Err(Error::Broken);
         }

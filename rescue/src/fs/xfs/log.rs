@@ -22,7 +22,7 @@ use crate::{
     block::{self, ReadAt},
     bytes::{Fields, Truncated},
     extent::Extent,
-    fs::ext::checksum::crc32c,
+    fs::{checked::right, ext::checksum::crc32c},
 };
 
 const SECTOR: u64 = 512;
@@ -312,7 +312,7 @@ impl<'a> Log<'a> {
         let f = Fields(&head);
         let stored = f.u32(32)?;
         // What mkfs and xfs_repair write has none.
-        let fits = checked(&head, &data, stored);
+        let fits = right(checked(&head, &data, stored));
         if !fits && stored != 0 {
             return Err(Error::Checksum(sector));
         }
