@@ -130,7 +130,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for region in &manifest.regions {
         for (number, id) in region.chunks().filter(|(_, id)| *id != ChunkId::ZERO) {
             if writer.claim(&id) {
-                writer.put(&encoder.encode(id, bytes(region, number, &disk))?)?;
+                writer.put(&encoder.encode(id, bytes(region, number, &disk), None)?)?;
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use data_encoding::{BASE64, HEXLOWER};
 use rescue::{
     fs::Usage,
-    store::{ChunkId, Manifest, Store},
+    store::{Base, ChunkId, Encoder, Manifest, Store, manifest::ChunkRun},
 };
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -75,13 +75,14 @@ mod reader {
 
     /// Section 5: every chunk of every pack, by id.
     pub fn chunks(root: &Path, config: &Value) -> HashMap<Vec<u8>, Vec<u8>> {
-        let mut chunks = HashMap::new();
+        let (mut chunks, mut waiting) = (HashMap::new(), Vec::new());
         for folder in files(&root.join("packs")) {
             for file in files(&folder) {
                 let pack = fs::read(&file).unwrap();
                 let store = HEXLOWER.decode(config["store"].as_str().unwrap().as_bytes()).unwrap();
                 assert_eq!(&pack[..8], b"RSPACK\r\n");
-                assert_eq!((u16_at(&pack, 8), u16_at(&pack, 10), u32_at(&pack, 12)), (1, 64, 0));
+                let deltas_allowed = u32_at(&pack, 12) == 1;
+                assert_eq!((u16_at(&pack, 8), u16_at(&pack, 10), u32_at(&pack, 12) & !1), (1, 64, 0));
                 assert_eq!((&pack[16..32], &pack[32..48]), (&store[..], &id_of(&file)[..]));
                 assert_eq!((u32_at(&pack, 48) as u64, u32_at(&pack, 52)), (config["chunk_len"].as_u64().unwrap(), 0));
                 assert_eq!(u64_at(&pack, 56), xxh3_64(&pack[..56]));
@@ -91,14 +92,17 @@ mod reader {
                 assert_eq!(u64_at(trailer, 24), pack.len() as u64);
                 assert_eq!(u64_at(trailer, 56), xxh3_64(&trailer[..56]));
                 assert_eq!(trailer[32..48], id_of(&file)[..]);
-                let (start, count) = (u64_at(trailer, 8) as usize, u32_at(trailer, 16));
-                assert_eq!(start + 16 + 48 * count + 64, pack.len());
+                let (start, count, deltas) = (u64_at(trailer, 8) as usize, u32_at(trailer, 16), u32_at(trailer, 20));
+                assert_eq!(start + 16 + 48 * count + 32 * deltas + 64, pack.len());
+                assert!(deltas == 0 || deltas_allowed);
                 let index = &pack[start..pack.len() - 64];
                 assert_eq!(u64_at(trailer, 48), xxh3_64(index));
-                assert_eq!((&index[..8], u32_at(index, 8), u32_at(index, 12)), (&b"RSPINDEX"[..], count, 0));
+                assert_eq!((&index[..8], u32_at(index, 8), u32_at(index, 12)), (&b"RSPINDEX"[..], count, deltas));
+                let (entries, bases) = index[16..].split_at(48 * count);
+                let mut bases = bases.chunks(32);
 
                 let mut at = 64;
-                for entry in index[16..].chunks(48) {
+                for entry in entries.chunks(48) {
                     let frame = &pack[at..];
                     assert_eq!((&frame[..4], &frame[5..8]), (&b"RSfr"[..], &[0; 3][..]));
                     assert_eq!(u64_at(frame, 56), xxh3_64(&frame[..56]));
@@ -110,6 +114,12 @@ mod reader {
                     let chunk = match kind {
                         1 => bytes.to_vec(),
                         2 => zstd::decode_all(bytes).unwrap(),
+                        3 => {
+                            assert_eq!(bases.next().unwrap(), &bytes[..32]);
+                            waiting.push((frame[16..48].to_vec(), bytes.to_vec(), plain));
+                            at += 64 + stored;
+                            continue;
+                        }
                         other => panic!("frame kind {other} needs a newer program"),
                     };
                     assert_eq!(chunk.len(), plain);
@@ -117,8 +127,18 @@ mod reader {
                     chunks.insert(frame[16..48].to_vec(), chunk);
                     at += 64 + stored;
                 }
-                assert_eq!(at, start);
+                assert_eq!((at, bases.next()), (start, None));
             }
+        }
+        for (id, bytes, plain) in waiting {
+            let mut chunk = Vec::with_capacity(plain);
+            {
+                let mut zstd = zstd::zstd_safe::DCtx::create();
+                zstd.ref_prefix(&chunks[&bytes[..32]]).unwrap();
+                zstd.decompress(&mut chunk, &bytes[32..]).unwrap();
+            }
+            assert_eq!((chunk.len(), &blake3::hash(&chunk).as_bytes()[..]), (plain, &id[..]));
+            chunks.insert(id, chunk);
         }
         chunks
     }
@@ -220,6 +240,38 @@ fn the_library_reads_the_sample_the_same_way() {
     let found = Store::open(dir.path()).unwrap().verify(&|_, _| {}, &|| false).unwrap();
     assert!(found.is_sound(), "{found:?}");
     assert_eq!((found.packs, found.frames, found.images), (1, 5, 1));
+}
+
+#[test]
+fn a_reader_written_from_the_page_restores_deltas() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&root(), dir.path());
+    let store = Store::open(dir.path()).unwrap();
+    let mut image = store.load("latest").unwrap();
+    let old = image.id.clone();
+    // Some bytes of the noise change.
+    let mut want = disk();
+    want[4096 + 1000..4096 + 1020].fill(7);
+    let id = ChunkId::of(&want[4096..8192]);
+    let Some(ChunkRun::Data { ids, .. }) = image.regions[1].chunks.first_mut() else { panic!("noise comes first") };
+    let before = std::mem::replace(&mut ids[0], id);
+    let (writer, mut plain) = (store.writer().unwrap(), Vec::new());
+    let base = writer.read_base(&before, &mut store.reader(), &mut plain).unwrap();
+    let base = Base { id: base, plain: &plain };
+    let frame = Encoder::new(3).unwrap().encode(id, &want[4096..8192], Some(base)).unwrap();
+    assert!(frame.len() < 64 + 32 + 80, "{}", frame.len());
+    assert!(writer.claim(&id));
+    writer.put(&frame).unwrap();
+    let made = writer.commit(image).unwrap();
+
+    let config = reader::config(dir.path());
+    let chunks = reader::chunks(dir.path(), &config);
+    let mut target = vec![0; 37_376];
+    let files = [made.id, old].map(|id| dir.path().join(format!("images/{id}.json.zst")));
+    reader::restore(&reader::manifest(&files[0]), &chunks, &mut target);
+    assert!(target == want);
+    reader::restore(&reader::manifest(&files[1]), &chunks, &mut target);
+    assert!(target == disk());
 }
 
 #[test]

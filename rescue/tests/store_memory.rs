@@ -80,7 +80,7 @@ fn a_commit_takes_no_memory_for_each_chunk() {
         let plain = number.to_le_bytes().repeat(512);
         let id = ChunkId::of(&plain);
         assert!(writer.claim(&id));
-        writer.put(&encoder.encode(id, &plain).unwrap()).unwrap();
+        writer.put(&encoder.encode(id, &plain, None).unwrap()).unwrap();
         distinct.push(id);
     }
     let mut ids = Vec::with_capacity(usize::try_from(CHUNKS).unwrap());

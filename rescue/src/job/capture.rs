@@ -21,6 +21,7 @@ use super::{
     failure::Failure,
     meter::Meter,
     pipeline,
+    predecessor::Predecessor,
     report::{Draft, Outcome, Report, Stage},
     salvage,
     stores::free_bytes,
@@ -32,7 +33,7 @@ use crate::{
     extent::{Extent, ExtentSet},
     fs,
     store::{
-        ChunkId, EncodedFrame, Encoder, Manifest, Store, Writer,
+        Base, ChunkId, EncodedFrame, Encoder, Manifest, Store, Writer,
         manifest::{ImageState, RegionImage},
     },
     units::Bytes,
@@ -125,8 +126,11 @@ impl CapturePlan {
         let created = now();
         let store = Store::open_or_create(&self.job.store).map_err(|e| Error::failed("opening the store", &e))?;
         let writer = store.writer().map_err(|e| Error::failed("writing to the store", &e))?;
+        let layout = &self.analysis.layout;
+        let regions = self.analysis.regions.iter().map(|region| (region.region, region.partition.as_ref()));
+        let predecessor = Predecessor::find(&store, self.disk.identity(), layout, machine_name().as_deref(), regions);
         let meter = Meter::begin(monitor, Phase::Capturing, self.analysis.allocated());
-        let flow = Flow::new(self, &store, &writer, &meter, monitor, cancel);
+        let flow = Flow::new(self, &store, &writer, predecessor, &meter, monitor, cancel);
         flow.run()?;
         let (regions, unreadable) = flow.finish(draft);
         draft.report.stages.push(meter.finish());
@@ -224,7 +228,9 @@ fn warnings(store: &Path, analysis: &Analysis) -> Result<Vec<String>, Error> {
 /// The threads of one capture and what passes between them.
 struct Flow<'a> {
     plan: &'a CapturePlan,
+    store: &'a Store,
     writer: &'a Writer,
+    predecessor: Predecessor,
     meter: &'a Meter<'a>,
     monitor: &'a dyn Monitor,
     cancel: &'a Cancel,
@@ -260,8 +266,9 @@ struct Filled {
 impl<'a> Flow<'a> {
     fn new(
         plan: &'a CapturePlan,
-        store: &Store,
+        store: &'a Store,
         writer: &'a Writer,
+        predecessor: Predecessor,
         meter: &'a Meter<'a>,
         monitor: &'a dyn Monitor,
         cancel: &'a Cancel,
@@ -269,7 +276,8 @@ impl<'a> Flow<'a> {
         let runs = plan.analysis.regions.iter().map(|_| Mutex::new(Runs::default())).collect();
         let chunk_len = store.chunk_len();
         let found = Mutex::new(Found::default());
-        Self { plan, writer, meter, monitor, cancel, chunk_len, failure: Failure::default(), runs, found }
+        let failure = Failure::default();
+        Self { plan, store, writer, predecessor, meter, monitor, cancel, chunk_len, failure, runs, found }
     }
 
     fn run(&self) -> Result<(), Error> {
@@ -382,6 +390,7 @@ impl<'a> Flow<'a> {
         frames: &Sender<EncodedFrame>,
     ) -> Result<(), Error> {
         let mut encoder = Encoder::new(self.plan.job.level).map_err(|e| Error::failed("starting zstd", &e))?;
+        let (mut reader, mut base) = (self.store.reader(), Vec::new());
         for chunk in filled {
             if self.stopped() {
                 return Ok(());
@@ -390,7 +399,11 @@ impl<'a> Flow<'a> {
             let id = ChunkId::of(plain);
             if id != ChunkId::ZERO {
                 if self.writer.claim(&id) {
-                    let frame = encoder.encode(id, plain).map_err(|e| Error::failed("compressing a chunk", &e))?;
+                    let before = self.predecessor.chunk(chunk.region, chunk.number);
+                    let like = before.and_then(|like| self.writer.read_base(&like, &mut reader, &mut base));
+                    let like = like.map(|id| Base { id, plain: &base });
+                    let frame =
+                        encoder.encode(id, plain, like).map_err(|e| Error::failed("compressing a chunk", &e))?;
                     if frames.send(frame).is_err() {
                         return Ok(());
                     }

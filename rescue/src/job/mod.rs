@@ -15,6 +15,7 @@ mod meter;
 pub mod monitor;
 mod pipeline;
 pub mod plan;
+mod predecessor;
 pub mod report;
 mod restore;
 mod salvage;

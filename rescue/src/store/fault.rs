@@ -54,6 +54,17 @@ pub enum Fault {
         /// What zstd says.
         what: String,
     },
+    /// The chunk it is a delta to cannot be had.
+    #[error("it is a delta to chunk {base}: {fault}")]
+    Base {
+        /// That chunk.
+        base: ChunkId,
+        /// What is wrong with it.
+        fault: Box<Fault>,
+    },
+    /// No pack has the chunk.
+    #[error("no pack has it")]
+    Missing,
     /// The plain bytes are not those of this chunk.
     #[error("its plain bytes have id {found}")]
     Hash {
@@ -67,7 +78,6 @@ struct KindName(u8);
 impl fmt::Display for KindName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            3 => f.write_str("kind 3 (zstd-delta)"),
             4 => f.write_str("kind 4 (encrypted)"),
             other => write!(f, "kind {other}"),
         }

@@ -9,10 +9,16 @@
 //!
 //! Integers are little endian. A chunk is believed only after the BLAKE3 of its plain bytes matched its id; the
 //! XXH3s are for scrubbing without decompressing, and later without a key.
+//!
+//! The stored bytes of a delta are `| id of the base, 32 B | zstd frame |`: the plain bytes of another chunk, the base, were the
+//! prefix that zstd found matches in. A base is never a delta itself, so nothing is ever more than two frames away.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use xxhash_rust::xxh3::xxh3_64;
-use zstd::bulk::{Compressor, Decompressor};
+use zstd::{
+    bulk::{Compressor, Decompressor},
+    zstd_safe::{CCtx, CParameter, DCtx, get_error_name},
+};
 
 use super::{ChunkId, Error, fault::Fault};
 use crate::{bytes::Fields, units::MIB};
@@ -23,6 +29,10 @@ pub const HEADER_LEN: usize = 64;
 pub const MAX_CHUNK_LEN: u64 = 32 * MIB;
 /// The smallest chunk length of any store.
 pub const MIN_CHUNK_LEN: u64 = 4096;
+/// Bytes of a delta's stored bytes that name its base.
+const BASE_LEN: u32 = 32;
+/// A delta this much shorter than its chunk is taken without trying what the chunk is by itself.
+const CLEARLY_SHORTER: usize = 16;
 
 pub(super) const MAGIC: &[u8; 4] = b"RSfr";
 
@@ -33,6 +43,8 @@ pub enum Kind {
     Raw,
     /// As one zstd frame, without dictionary.
     Zstd,
+    /// As the id of another chunk and one zstd frame that has that chunk as prefix.
+    Delta,
 }
 
 impl Kind {
@@ -42,6 +54,7 @@ impl Kind {
         match self {
             Self::Raw => 1,
             Self::Zstd => 2,
+            Self::Delta => 3,
         }
     }
 
@@ -49,6 +62,7 @@ impl Kind {
         match code {
             1 => Ok(Self::Raw),
             2 => Ok(Self::Zstd),
+            3 => Ok(Self::Delta),
             _ => Err(Fault::Kind(code)),
         }
     }
@@ -143,6 +157,7 @@ pub(super) fn lengths_fit(kind: Kind, stored: u32, plain: u32) -> bool {
         && match kind {
             Kind::Raw => stored == plain,
             Kind::Zstd => stored > 0 && stored < plain,
+            Kind::Delta => stored > BASE_LEN && stored < plain,
         }
 }
 
@@ -150,6 +165,8 @@ pub(super) fn lengths_fit(kind: Kind, stored: u32, plain: u32) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedFrame {
     pub(super) header: FrameHeader,
+    /// The chunk it is a delta to.
+    pub(super) base: Option<ChunkId>,
     /// Header and stored bytes.
     pub(super) bytes: Vec<u8>,
 }
@@ -169,10 +186,23 @@ impl EncodedFrame {
     }
 }
 
+/// A chunk of the store in its plain bytes, for another to be compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Base<'a> {
+    /// Its id.
+    pub id: ChunkId,
+    /// Its bytes.
+    pub plain: &'a [u8],
+}
+
 /// Makes frames. One a thread: it keeps its zstd context.
 pub struct Encoder {
+    level: i32,
     zstd: Compressor<'static>,
     decoder: Decoder,
+    /// What zstd made of a chunk, and of it as a delta.
+    packed: Vec<u8>,
+    delta: Vec<u8>,
     back: Vec<u8>,
 }
 
@@ -186,52 +216,82 @@ impl Encoder {
             return Err(Error::Refused(format!("compression level {level} is not one of 1 to 19")));
         }
         let zstd = Compressor::new(level).map_err(|e| Error::Refused(format!("zstd cannot start: {e}")))?;
-        Ok(Self { zstd, decoder: Decoder::new(), back: Vec::new() })
+        let (packed, delta, back) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { level, zstd, decoder: Decoder::new(), packed, delta, back })
     }
 
     /// Makes the frame of one chunk, decodes it again and compares the result with the chunk's id.
     ///
     /// * `id`: [`ChunkId::of`] of the bytes, taken when they came from the disk.
     /// * `plain`: the chunk, 1 byte to [`MAX_CHUNK_LEN`].
+    /// * `base`: a chunk that it may be much like; must not be stored as a delta itself. Where it is no help, the frame does
+    ///   without it.
     ///
     /// # Errors
     /// [`Error::Memory`] when what was made does not decode to the chunk; [`Error::Refused`] for the zero chunk, which
     /// has no frame, and for a length no store has.
-    pub fn encode(&mut self, id: ChunkId, plain: &[u8]) -> Result<EncodedFrame, Error> {
+    pub fn encode(&mut self, id: ChunkId, plain: &[u8], base: Option<Base<'_>>) -> Result<EncodedFrame, Error> {
         let plain_len = match u32::try_from(plain.len()) {
             Ok(len) if id != ChunkId::ZERO && lengths_fit(Kind::Raw, len, len) => len,
             _ => return Err(Error::Refused(format!("chunk {id} of {} bytes has no frame", plain.len()))),
         };
-        let mut bytes = vec![0; HEADER_LEN];
-        let kind = match self.compress(plain, &mut bytes) {
-            true => Kind::Zstd,
-            false => {
-                bytes.truncate(HEADER_LEN);
-                bytes.extend_from_slice(plain);
-                Kind::Raw
-            }
+        let kind = self.choose(plain, base);
+        let parts: [&[u8]; 2] = match (kind, &base) {
+            (Kind::Delta, Some(base)) => [&base.id.0, &self.delta],
+            (Kind::Zstd, _) => [&self.packed, &[]],
+            _ => [plain, &[]],
         };
+        let mut bytes = Vec::with_capacity(parts.iter().fold(HEADER_LEN, |sum, part| sum.saturating_add(part.len())));
+        bytes.extend_from_slice(&[0; HEADER_LEN]);
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
         let (head, stored) = bytes.split_at_mut(HEADER_LEN);
         let stored_len = u32::try_from(stored.len()).unwrap_or(u32::MAX);
         let header = FrameHeader { kind, stored_len, plain_len, id, stored_sum: xxh3_64(stored) };
         head.copy_from_slice(&header.to_bytes());
+        let base = base.filter(|_| kind == Kind::Delta);
         // From the finished bytes, as a restore will: a wrong bit in either copy in memory shows here.
         FrameHeader::parse(head)
-            .and_then(|header| self.decoder.decode(&header, stored, &mut self.back))
+            .and_then(|header| self.decoder.decode(&header, stored, base, &mut self.back))
             .map_err(|fault| Error::Memory { chunk: id, fault })?;
-        Ok(EncodedFrame { header, bytes })
+        Ok(EncodedFrame { header, base: base.map(|base| base.id), bytes })
     }
 
-    /// Appends the compressed chunk to `out`; `false` when that is not worth the time to decompress it.
-    fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
+    /// Compresses the chunk in the ways that may be worth it, and says which is the shortest.
+    fn choose(&mut self, plain: &[u8], base: Option<Base<'_>>) -> Kind {
         let worth = plain.len().saturating_sub(plain.len() / 64);
-        let mut stored = Vec::with_capacity(worth);
-        // Too little room is how zstd says that the chunk does not shrink enough; any other failure means raw as well.
-        match self.zstd.compress_to_buffer(plain, &mut stored) {
-            Ok(len) if len < worth => out.extend_from_slice(&stored),
-            _ => return false,
+        let delta = base.and_then(|base| self.try_delta(plain, base.plain, worth));
+        if delta.is_some_and(|len| len <= plain.len() / CLEARLY_SHORTER) {
+            return Kind::Delta;
         }
-        true
+        // Too little room is how zstd says that the chunk does not shrink enough; any other failure means raw as well.
+        self.packed.clear();
+        self.packed.reserve_exact(worth);
+        let packed = self.zstd.compress_to_buffer(plain, &mut self.packed).ok().filter(|len| *len < worth);
+        match (packed, delta) {
+            (Some(packed), Some(delta)) if packed <= delta => Kind::Zstd,
+            (_, Some(_)) => Kind::Delta,
+            (Some(_), None) => Kind::Zstd,
+            (None, None) => Kind::Raw,
+        }
+    }
+
+    /// Compresses the chunk with a prefix; returns how many bytes that takes, the name of the base included, when it is
+    /// less than `worth`.
+    fn try_delta(&mut self, plain: &[u8], base: &[u8], worth: usize) -> Option<usize> {
+        self.delta.clear();
+        self.delta.reserve_exact(worth);
+        // The window has to reach from the end of the chunk to the start of the base, else nothing is found. Matches at
+        // long distance are looked for on their own: the low levels' match finders forget the prefix before they reach it.
+        let window = usize::BITS.saturating_sub(plain.len().saturating_add(base.len()).leading_zeros());
+        let mut zstd = CCtx::create();
+        let packed = zstd
+            .set_parameter(CParameter::CompressionLevel(self.level))
+            .and_then(|_| zstd.set_parameter(CParameter::WindowLog(window)))
+            .and_then(|_| zstd.set_parameter(CParameter::EnableLongDistanceMatching(true)))
+            .and_then(|_| zstd.ref_prefix(base))
+            .and_then(|_| zstd.compress2(&mut self.delta, plain));
+        let len = packed.ok()?.saturating_add(usize::try_from(BASE_LEN).ok()?);
+        (len < worth).then_some(len)
     }
 }
 
@@ -250,17 +310,31 @@ impl Decoder {
 
     /// Checks the stored bytes, decompresses them into `plain` and compares the result with the chunk's id.
     ///
+    /// * `base`: the chunk that a delta is to; not looked at for other kinds.
+    ///
     /// # Errors
     /// A [`Fault`]; `plain` is empty then.
-    pub fn decode(&mut self, header: &FrameHeader, stored: &[u8], plain: &mut Vec<u8>) -> Result<(), Fault> {
-        let result = self.unpack(header, stored, plain);
+    pub fn decode(
+        &mut self,
+        header: &FrameHeader,
+        stored: &[u8],
+        base: Option<Base<'_>>,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let result = self.unpack(header, stored, base, plain);
         if result.is_err() {
             plain.clear();
         }
         result
     }
 
-    fn unpack(&mut self, header: &FrameHeader, stored: &[u8], plain: &mut Vec<u8>) -> Result<(), Fault> {
+    fn unpack(
+        &mut self,
+        header: &FrameHeader,
+        stored: &[u8],
+        base: Option<Base<'_>>,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         plain.clear();
         header.check_stored(stored)?;
         let plain_len = header.plain_len;
@@ -274,6 +348,15 @@ impl Decoder {
                     .decompress_to_buffer(stored, plain)
                     .map_err(|e| Fault::Decompress { plain: plain_len, what: e.to_string() })?;
             }
+            Kind::Delta => {
+                let (named, packed) = split_delta(stored)?;
+                let base = base.filter(|base| base.id == named).ok_or(Fault::Index)?;
+                plain.reserve_exact(want);
+                let mut zstd = DCtx::create();
+                zstd.ref_prefix(base.plain)
+                    .and_then(|_| zstd.decompress(plain, packed))
+                    .map_err(|code| Fault::Decompress { plain: plain_len, what: get_error_name(code).to_owned() })?;
+            }
         }
         if plain.len() != want {
             return Err(Fault::Decompress { plain: plain_len, what: format!("{} bytes came", plain.len()) });
@@ -281,4 +364,13 @@ impl Decoder {
         let found = ChunkId::of(plain);
         if found == header.id { Ok(()) } else { Err(Fault::Hash { found }) }
     }
+}
+
+/// Returns the id of the base and the zstd frame in the stored bytes of a delta.
+///
+/// # Errors
+/// [`Fault::Truncated`].
+pub(super) fn split_delta(stored: &[u8]) -> Result<(ChunkId, &[u8]), Fault> {
+    let (id, packed) = stored.split_first_chunk().ok_or(Fault::Truncated)?;
+    Ok((ChunkId(*id), packed))
 }

@@ -116,6 +116,19 @@ struct Outline {
     id: String,
 }
 
+/// What a manifest says of where it is from. Fields are those of [`Manifest`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Origin {
+    /// When the capture began, RFC 3339 in UTC.
+    pub created: String,
+    /// The machine's name.
+    pub machine: Option<String>,
+    /// The disk.
+    pub disk: Identity,
+    /// Disk GUID or MBR signature.
+    pub disk_id: Option<String>,
+}
+
 pub(super) fn path(image: FileId) -> String {
     path_of(&image.to_string())
 }
@@ -207,6 +220,23 @@ impl Store {
         }
         images.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
         Ok(images.into_iter().map(|(_, listed)| listed).collect())
+    }
+
+    /// Loads the newest image that `fits`; `None` where there is none, or where it cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder cannot be listed.
+    pub fn newest(&self, fits: impl Fn(&Origin) -> bool) -> Result<Option<Manifest>, Error> {
+        let mut newest: Option<(jiff::Timestamp, FileId)> = None;
+        for id in self.image_ids()? {
+            let Ok(json) = read_json(self, id) else { continue };
+            let Ok(origin) = serde_json::from_slice::<Origin>(&json) else { continue };
+            let Ok(created) = origin.created.parse() else { continue };
+            if fits(&origin) && newest.is_none_or(|(newest, _)| newest < created) {
+                newest = Some((created, id));
+            }
+        }
+        Ok(newest.and_then(|(_, id)| read(self, id).ok()))
     }
 
     /// Loads an image and checks that it makes sense.

@@ -8,8 +8,8 @@
 //!  0  8 magic "RSINDEX\n"          0 16 pack id
 //!  8  2 format version, 1         16  8 length of the pack
 //! 10  2 length of this header     24  4 number of entries
-//! 12  4 feature bits              28  4 zero
-//! 16 16 store id                  32    entries of 48 B, as in the pack's own index
+//! 12  4 feature bits              28  4 number of deltas
+//! 16 16 store id                  32    entries of 48 B and bases of 32 B, as in the pack's own index
 //! 32 16 index id
 //! 48  4 number of packs, 52 12 zero
 //! ```
@@ -61,7 +61,8 @@ pub fn to_bytes(store: FileId, index: FileId, packs: &[PackListing]) -> Vec<u8> 
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&super::VERSION.to_le_bytes());
     out.extend_from_slice(&64u16.to_le_bytes());
-    out.extend_from_slice(&0u32.to_le_bytes());
+    let any = packs.iter().any(|listing| pack::deltas(&listing.entries) > 0);
+    out.extend_from_slice(&if any { pack::DELTAS } else { 0 }.to_le_bytes());
     out.extend_from_slice(&store.0);
     out.extend_from_slice(&index.0);
     out.extend_from_slice(&u32::try_from(packs.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -69,9 +70,10 @@ pub fn to_bytes(store: FileId, index: FileId, packs: &[PackListing]) -> Vec<u8> 
     for listing in packs {
         out.extend_from_slice(&listing.pack.0);
         out.extend_from_slice(&listing.len.to_le_bytes());
-        out.extend_from_slice(&u32::try_from(listing.entries.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-        listing.entries.iter().for_each(|entry| entry.write(&mut out));
+        for count in [listing.entries.len(), pack::deltas(&listing.entries)] {
+            out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        pack::write_entries(&listing.entries, &mut out);
     }
     let check = blake3::hash(&out);
     out.extend_from_slice(check.as_bytes());
@@ -101,7 +103,7 @@ pub fn parse(bytes: &[u8], store: FileId, index: FileId) -> Result<Vec<PackListi
     if !fields.has(0, MAGIC) {
         return Err(corrupt(0, "it does not begin as an index".to_owned()));
     }
-    if version != super::VERSION || features != 0 {
+    if version != super::VERSION || features & !pack::DELTAS != 0 {
         let what = format!("index version {version} with features {features:#x}");
         return Err(Error::Unsupported { file, what });
     }
@@ -122,16 +124,15 @@ fn parse_pack(fields: Fields<'_>, at: usize) -> Result<(PackListing, usize), Str
     let head: [u8; PACK_LEN] = fields.array(at).map_err(|e| e.to_string())?;
     let head = Fields(&head);
     let read = || Ok::<_, Truncated>((FileId(head.array(0)?), head.u64(16)?, head.u32(24)?, head.u32(28)?));
-    let (pack, len, count, zero) = read().map_err(|e| e.to_string())?;
-    let count = usize::try_from(count).map_err(|e| e.to_string())?;
+    let (pack, len, count, deltas) = read().map_err(|e| e.to_string())?;
+    let [count, deltas] = [count, deltas].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
     let first = at.saturating_add(PACK_LEN);
-    let bytes = count.saturating_mul(pack::ENTRY_LEN);
+    let bytes = pack::entries_len(count, deltas);
     fields.slice(first, bytes).map_err(|e| e.to_string())?;
-    let places = (0..count).map(|n| n.saturating_mul(pack::ENTRY_LEN).saturating_add(first));
-    let entries = places.map(|at| Entry::read(fields, at)).collect::<Result<Vec<_>, _>>()?;
+    let entries = pack::read_entries_at(fields, first, count, deltas)?;
     let frames_end = pack::contiguous(&entries)?;
-    let ending = pack::ending_len(count) as u64;
-    if zero != 0 || frames_end.checked_add(ending) != Some(len) || len > pack::MAX_LEN {
+    let ending = pack::ending_len(count, deltas) as u64;
+    if frames_end.checked_add(ending) != Some(len) || len > pack::MAX_LEN {
         return Err(format!("pack {pack} of {len} bytes cannot hold {count} frames that end at {frames_end:#x}"));
     }
     Ok((PackListing { pack, len, entries }, first.saturating_add(bytes)))

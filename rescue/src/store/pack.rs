@@ -1,13 +1,13 @@
 //! A pack: an immutable file of frames, at most 64 MiB, in which every byte is under some checksum.
 //!
 //! ```text
-//! | header, 64 B | frames ... | index: 16 B + 48 B a frame | trailer, 64 B |
+//! | header, 64 B | frames ... | index: 16 B + 48 B a frame + 32 B a delta | trailer, 64 B |
 //!
 //! header                          index                       trailer
 //!  0  8 magic "RSPACK\r\n"         0  8 magic "RSPINDEX"       0  8 magic "RSPTRAIL"
 //!  8  2 format version, 1          8  4 number of frames       8  8 offset of the index
-//! 10  2 length of this header     12  4 zero                  16  4 number of frames
-//! 12  4 feature bits              16    entries               20  4 zero
+//! 10  2 length of this header     12  4 number of deltas      16  4 number of frames
+//! 12  4 feature bits              16    entries, bases        20  4 number of deltas
 //! 16 16 store id                  entry                       24  8 length of the pack
 //! 32 16 pack id                    0 32 chunk id              32 16 pack id
 //! 48  4 chunk length              32  4 offset of the frame   48  8 XXH3-64 of the index
@@ -15,6 +15,9 @@
 //! 56  8 XXH3-64 of bytes 0..56    40  4 plain length
 //!                                 44  1 kind, 45 3 zero
 //! ```
+//!
+//! Behind the entries lie the bases: for each entry that is a delta, in their order, the id of the chunk it is a delta to.
+//! Feature bit 0 says that there may be any.
 //!
 //! Frames lie from byte 64 to the index without a gap, in the order of the index. The trailer is written last: a pack
 //! without one was cut short, and its frames can still be found one after the other.
@@ -47,8 +50,12 @@ pub const INDEX_HEAD_LEN: usize = 16;
 pub const ENTRY_LEN: usize = 48;
 /// The length of a pack without frames; writers make none, and readers need not mind.
 const MIN_LEN: u64 = (HEADER_LEN + INDEX_HEAD_LEN + TRAILER_LEN) as u64;
+/// Bytes in the name of a delta's base, behind the entries of an index.
+pub const BASE_LEN: usize = 32;
+/// The feature bit of files that may speak of deltas.
+pub const DELTAS: u32 = 1;
 /// Feature bits this program knows.
-const KNOWN_FEATURES: u32 = 0;
+const KNOWN_FEATURES: u32 = DELTAS;
 
 const HEADER_MAGIC: &[u8; 8] = b"RSPACK\r\n";
 const INDEX_MAGIC: &[u8; 8] = b"RSPINDEX";
@@ -100,6 +107,8 @@ pub struct Entry {
     pub plain_len: u32,
     /// How it is stored.
     pub kind: Kind,
+    /// The chunk it is a delta to; `None` for every other kind.
+    pub base: Option<ChunkId>,
 }
 
 impl Entry {
@@ -118,8 +127,9 @@ impl Entry {
             == (header.id, header.stored_len, header.plain_len, header.kind)
     }
 
-    pub(super) const fn of(header: &FrameHeader, offset: u32) -> Self {
-        Self { id: header.id, offset, stored_len: header.stored_len, plain_len: header.plain_len, kind: header.kind }
+    pub(super) const fn of(header: &FrameHeader, base: Option<ChunkId>, offset: u32) -> Self {
+        let FrameHeader { id, stored_len, plain_len, kind, .. } = *header;
+        Self { id, offset, stored_len, plain_len, kind, base }
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -148,8 +158,49 @@ impl Entry {
         if !entry.has(45, &[0; 3]) || !lengths_fit(kind, stored_len, plain_len) {
             return Err(format!("the entry of chunk {id} says {stored_len} stored bytes for {plain_len} plain ones"));
         }
-        Ok(Self { id, offset, stored_len, plain_len, kind })
+        Ok(Self { id, offset, stored_len, plain_len, kind, base: None })
     }
+}
+
+/// Returns how many of `entries` are deltas.
+pub(super) fn deltas(entries: &[Entry]) -> usize {
+    entries.iter().filter(|entry| entry.kind == Kind::Delta).count()
+}
+
+/// Appends entries and bases, as every index has them.
+pub(super) fn write_entries(entries: &[Entry], out: &mut Vec<u8>) {
+    entries.iter().for_each(|entry| entry.write(out));
+    entries.iter().filter_map(|entry| entry.base).for_each(|base| out.extend_from_slice(&base.0));
+}
+
+/// Returns how long entries and bases are in an index.
+pub(super) const fn entries_len(frames: usize, deltas: usize) -> usize {
+    ENTRY_LEN.saturating_mul(frames).saturating_add(BASE_LEN.saturating_mul(deltas))
+}
+
+/// Reads `frames` entries and `deltas` bases from `at` on; says what is wrong with them. The caller made sure that the bytes are
+/// there, so that no number can ask for more memory than they take.
+pub(super) fn read_entries_at(
+    fields: Fields<'_>,
+    at: usize,
+    frames: usize,
+    deltas: usize,
+) -> Result<Vec<Entry>, String> {
+    let places = (0..frames).map(|n| n.saturating_mul(ENTRY_LEN).saturating_add(at));
+    let mut entries = places.map(|at| Entry::read(fields, at)).collect::<Result<Vec<_>, _>>()?;
+    let found = self::deltas(&entries);
+    if found != deltas {
+        return Err(format!("{found} of its frames are deltas, and it says {deltas}"));
+    }
+    let first = at.saturating_add(ENTRY_LEN.saturating_mul(frames));
+    for (n, entry) in entries.iter_mut().filter(|entry| entry.kind == Kind::Delta).enumerate() {
+        let base = fields.array(n.saturating_mul(BASE_LEN).saturating_add(first)).map_err(|e| e.to_string())?;
+        entry.base = Some(ChunkId(base));
+        if [entry.id, ChunkId::ZERO].contains(&ChunkId(base)) {
+            return Err(format!("chunk {} is said to be a delta to chunk {}", entry.id, ChunkId(base)));
+        }
+    }
+    Ok(entries)
 }
 
 /// Checks that frames follow each other without a gap from the header on, and returns where the last one ends.
@@ -173,6 +224,8 @@ pub struct Header {
     pub pack: FileId,
     /// The store's chunk length in bytes.
     pub chunk_len: u32,
+    /// Whether deltas may be in it.
+    pub deltas: bool,
 }
 
 impl Header {
@@ -183,7 +236,7 @@ impl Header {
         out.extend_from_slice(HEADER_MAGIC);
         out.extend_from_slice(&super::VERSION.to_le_bytes());
         out.extend_from_slice(&64u16.to_le_bytes());
-        out.extend_from_slice(&KNOWN_FEATURES.to_le_bytes());
+        out.extend_from_slice(&if self.deltas { DELTAS } else { 0 }.to_le_bytes());
         out.extend_from_slice(&self.store.0);
         out.extend_from_slice(&self.pack.0);
         out.extend_from_slice(&self.chunk_len.to_le_bytes());
@@ -204,7 +257,12 @@ impl Header {
         let read = || {
             Ok::<_, Truncated>((
                 (fields.u16(8)?, fields.u32(12)?, (fields.u16(10)?, fields.u32(52)?)),
-                Self { store: FileId(fields.array(16)?), pack: FileId(fields.array(32)?), chunk_len: fields.u32(48)? },
+                Self {
+                    store: FileId(fields.array(16)?),
+                    pack: FileId(fields.array(32)?),
+                    chunk_len: fields.u32(48)?,
+                    deltas: fields.u32(12)? & DELTAS != 0,
+                },
             ))
         };
         let ((version, features, fixed), header) = read().map_err(|e| flaw(e.to_string()))?;
@@ -244,17 +302,19 @@ fn check_seal(fields: Fields<'_>, magic: &[u8], name: &str) -> Result<(), String
 pub fn ending(pack: FileId, entries: &[Entry]) -> Vec<u8> {
     let index_offset = entries.last().map_or(HEADER_LEN as u64, |entry| entry.range().end);
     let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-    let mut out = Vec::with_capacity(ending_len(entries.len()));
+    let deltas = deltas(entries);
+    let (len, deltas) = (ending_len(entries.len(), deltas), u32::try_from(deltas).unwrap_or(u32::MAX));
+    let mut out = Vec::with_capacity(len);
     out.extend_from_slice(INDEX_MAGIC);
     out.extend_from_slice(&count.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    entries.iter().for_each(|entry| entry.write(&mut out));
+    out.extend_from_slice(&deltas.to_le_bytes());
+    write_entries(entries, &mut out);
     let mut trailer = Vec::with_capacity(TRAILER_LEN);
     trailer.extend_from_slice(TRAILER_MAGIC);
     trailer.extend_from_slice(&index_offset.to_le_bytes());
     trailer.extend_from_slice(&count.to_le_bytes());
-    trailer.extend_from_slice(&[0; 4]);
-    trailer.extend_from_slice(&index_offset.saturating_add(ending_len(entries.len()) as u64).to_le_bytes());
+    trailer.extend_from_slice(&deltas.to_le_bytes());
+    trailer.extend_from_slice(&index_offset.saturating_add(len as u64).to_le_bytes());
     trailer.extend_from_slice(&pack.0);
     trailer.extend_from_slice(&xxh3_64(&out).to_le_bytes());
     seal(&mut trailer);
@@ -262,16 +322,18 @@ pub fn ending(pack: FileId, entries: &[Entry]) -> Vec<u8> {
     out
 }
 
-/// Returns how long index and trailer of a pack with `frames` frames are.
+/// Returns how long index and trailer of a pack with `frames` frames are, of which `deltas` are deltas.
 #[must_use]
-pub const fn ending_len(frames: usize) -> usize {
-    INDEX_HEAD_LEN.saturating_add(ENTRY_LEN.saturating_mul(frames)).saturating_add(TRAILER_LEN)
+pub const fn ending_len(frames: usize, deltas: usize) -> usize {
+    INDEX_HEAD_LEN.saturating_add(entries_len(frames, deltas)).saturating_add(TRAILER_LEN)
 }
 
 /// Tells whether a pack that is `at` bytes long so far, with `frames` frames, has room for one more.
 #[must_use]
 pub fn has_room(at: u64, frames: usize, frame: &EncodedFrame) -> bool {
-    let ending = ending_len(frames.saturating_add(1)) as u64;
+    // As if all were deltas: some bytes of 64 MiB are not worth counting them.
+    let frames = frames.saturating_add(1);
+    let ending = ending_len(frames, frames) as u64;
     at.saturating_add(frame.len() as u64).saturating_add(ending) <= MAX_LEN
 }
 
@@ -279,6 +341,7 @@ pub fn has_room(at: u64, frames: usize, frame: &EncodedFrame) -> bool {
 struct Trailer {
     index: Extent,
     count: usize,
+    deltas: usize,
     index_sum: u64,
 }
 
@@ -293,20 +356,22 @@ fn parse_trailer(bytes: &[u8], pack: FileId, len: u64) -> Result<Trailer, Flaw> 
             (fields.u64(24)?, FileId(fields.array(32)?), fields.u64(48)?),
         ))
     };
-    let ((start, count, zero), (says, id, index_sum)) = read().map_err(|e| flaw(e.to_string()))?;
+    let ((start, count, deltas), (says, id, index_sum)) = read().map_err(|e| flaw(e.to_string()))?;
     if says != len {
         return Err(flaw(format!("the trailer says the pack has {says} bytes, and it has {len}")));
     }
     if id != pack {
         return Err(flaw(format!("the trailer is that of pack {id}")));
     }
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let [count, deltas] = [count, deltas].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
     let index = Extent::new(start, all.start);
-    let fits = start >= HEADER_LEN as u64 && start.checked_add(ending_len(count) as u64) == Some(len);
-    if !fits || zero != 0 {
-        return Err(flaw(format!("the trailer puts an index of {count} entries at {start:#x} of {len:#x} bytes")));
+    let fits = start >= HEADER_LEN as u64 && start.checked_add(ending_len(count, deltas) as u64) == Some(len);
+    if !fits || deltas > count {
+        return Err(flaw(format!(
+            "the trailer puts an index of {count} entries, {deltas} of them deltas, at {start:#x} of {len:#x} bytes"
+        )));
     }
-    Ok(Trailer { index, count, index_sum })
+    Ok(Trailer { index, count, deltas, index_sum })
 }
 
 fn parse_index(bytes: &[u8], trailer: &Trailer) -> Result<Vec<Entry>, Flaw> {
@@ -319,13 +384,12 @@ fn parse_index(bytes: &[u8], trailer: &Trailer) -> Result<Vec<Entry>, Flaw> {
         )));
     }
     let fields = Fields(bytes);
-    let count = u32::try_from(trailer.count).unwrap_or(u32::MAX);
-    if !fields.has(0, INDEX_MAGIC) || fields.u32(8) != Ok(count) || fields.u32(12) != Ok(0) {
+    let [count, deltas] = [trailer.count, trailer.deltas].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    if !fields.has(0, INDEX_MAGIC) || fields.u32(8) != Ok(count) || fields.u32(12) != Ok(deltas) {
         return Err(flaw("the pack's index does not begin as one".to_owned()));
     }
-    // `count` entries are there: the trailer's sums were checked against the length of the file.
-    let places = (0..trailer.count).map(|n| n.saturating_mul(ENTRY_LEN).saturating_add(INDEX_HEAD_LEN));
-    let entries = places.map(|at| Entry::read(fields, at)).collect::<Result<Vec<_>, _>>().map_err(flaw)?;
+    // All of them are there: the trailer's sums were checked against the length of the file.
+    let entries = read_entries_at(fields, INDEX_HEAD_LEN, trailer.count, trailer.deltas).map_err(flaw)?;
     let end = contiguous(&entries).map_err(flaw)?;
     if end == trailer.index.start {
         Ok(entries)
@@ -381,7 +445,13 @@ pub(super) fn rescan(backend: &dyn Backend, pack: FileId, len: u64) -> Vec<Entry
     let mut entries = Vec::new();
     let mut at = HEADER_LEN as u64;
     while let Some((start, header)) = next_header(backend, &name, at, len.min(MAX_LEN)) {
-        let entry = Entry::of(&header, u32::try_from(start).unwrap_or(u32::MAX));
+        let mut entry = Entry::of(&header, None, u32::try_from(start).unwrap_or(u32::MAX));
+        if header.kind == Kind::Delta {
+            let mut base = [0; BASE_LEN];
+            // A name that is damaged names nothing: the frame's checksum will say so.
+            let _ = backend.read_range(&name, start.saturating_add(frame::HEADER_LEN as u64), &mut base);
+            entry.base = Some(ChunkId(base));
+        }
         let end = entry.range().end;
         at = if end <= len {
             entries.push(entry);

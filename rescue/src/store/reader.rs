@@ -5,7 +5,7 @@ use std::{io, thread, time::Duration};
 use super::{
     ChunkId, Error, Store,
     fault::Fault,
-    frame::{self, Decoder, FrameHeader},
+    frame::{self, Base, Decoder, FrameHeader},
     pack,
     shelf::Place,
 };
@@ -18,6 +18,8 @@ pub struct Reader {
     store: Store,
     decoder: Decoder,
     frame: Vec<u8>,
+    /// The chunk that the last delta was to.
+    base: Vec<u8>,
 }
 
 impl Clone for Reader {
@@ -36,7 +38,7 @@ impl Store {
 
 impl Reader {
     fn new(store: Store) -> Self {
-        Self { store, decoder: Decoder::new(), frame: Vec::new() }
+        Self { store, decoder: Decoder::new(), frame: Vec::new(), base: Vec::new() }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -50,14 +52,11 @@ impl Reader {
     /// `plain` is empty then.
     pub fn read_chunk(&mut self, id: &ChunkId, plain: &mut Vec<u8>) -> Result<(), Error> {
         plain.clear();
-        self.first_good(id, |reader, place| {
-            let header = reader.fetch(id, place)?;
-            let stored = reader.frame.get(frame::HEADER_LEN..).unwrap_or_default();
-            reader.decoder.decode(&header, stored, plain)
-        })
+        self.first_good(id, |reader, place| reader.decode(id, place, plain))
     }
 
-    /// Checks the header and the stored bytes of a chunk's frame, without decompressing it.
+    /// Checks the header and the stored bytes of a chunk's frame, without decompressing it. Of a delta that is half of what
+    /// it takes: its base is another chunk's frame.
     ///
     /// # Errors
     /// As [`Reader::read_chunk`].
@@ -89,10 +88,42 @@ impl Reader {
         header.check_stored(self.frame.get(frame::HEADER_LEN..).unwrap_or_default())
     }
 
-    /// Checks everything of a frame, plain bytes included.
+    /// Checks everything of a frame and returns its chunk's plain bytes.
     pub(super) fn decode(&mut self, id: &ChunkId, place: Place, plain: &mut Vec<u8>) -> Result<(), Fault> {
-        let header = self.fetch(id, place)?;
-        self.decoder.decode(&header, self.frame.get(frame::HEADER_LEN..).unwrap_or_default(), plain)
+        let base = self.store.shelf().base(place);
+        let mut bytes = std::mem::take(&mut self.base);
+        let result = (|| {
+            if let Some(base) = base {
+                self.read_base(&base, &mut bytes).map_err(|fault| Fault::Base { base, fault: Box::new(fault) })?;
+            }
+            let header = self.fetch(id, place)?;
+            let stored = self.frame.get(frame::HEADER_LEN..).unwrap_or_default();
+            self.decoder.decode(&header, stored, base.map(|id| Base { id, plain: &bytes }), plain)
+        })();
+        self.base = bytes;
+        result
+    }
+
+    /// Reads a chunk from the first of its places that holds it undamaged and as no delta.
+    ///
+    /// # Errors
+    /// What was wrong with the first place, or [`Fault::Missing`]. `plain` is empty then.
+    pub(super) fn read_base(&mut self, id: &ChunkId, plain: &mut Vec<u8>) -> Result<(), Fault> {
+        let places = self.store.shelf().base_places(id);
+        let mut first = Fault::Missing;
+        for (n, place) in places.into_iter().enumerate() {
+            let read = self.fetch(id, place).and_then(|header| {
+                let stored = self.frame.get(frame::HEADER_LEN..).unwrap_or_default();
+                self.decoder.decode(&header, stored, None, plain)
+            });
+            match read {
+                Ok(()) => return Ok(()),
+                Err(fault) if n == 0 => first = fault,
+                Err(_) => {}
+            }
+        }
+        plain.clear();
+        Err(first)
     }
 
     /// Reads the frame at `place` and checks its header against what the index says.

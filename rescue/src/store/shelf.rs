@@ -1,12 +1,12 @@
-//! The index in memory: some 48 bytes a chunk, several places for one chunk where there are, and which places are not
-//! to be trusted.
+//! The index in memory: some 48 bytes a chunk, several places for one chunk where there are, what deltas are to, and which
+//! places are not to be trusted.
 
 use std::collections::HashMap;
 
 use super::{
     ChunkId, FileId, frame,
     index::PackListing,
-    pack::{Entry, Flaw},
+    pack::{self, Entry, Flaw},
 };
 use crate::extent::Extent;
 
@@ -59,6 +59,8 @@ pub(super) struct Shelf {
     sorted: Vec<(ChunkId, Place)>,
     /// Stored since then.
     recent: HashMap<ChunkId, Place>,
+    /// The chunk that the delta in a place is to, by pack and offset.
+    bases: HashMap<(u32, u32), ChunkId>,
     /// Places where a chunk was found damaged, by pack and offset, and what was found.
     bad: HashMap<(u32, u32), String>,
 }
@@ -91,6 +93,8 @@ impl Shelf {
     fn add_pack(&mut self, listing: &PackListing, listed: bool, flaw: Option<Flaw>) -> u32 {
         let number = u32::try_from(self.packs.len()).expect("a store of 2^32 packs does not fit in memory");
         let listed_as = listed.then(|| entries_sum(&listing.entries));
+        let deltas = listing.entries.iter().filter_map(|entry| Some(((number, entry.offset), entry.base?)));
+        self.bases.extend(deltas);
         self.packs.push(PackState { id: listing.pack, len: listing.len, listed_as, flaw });
         self.numbers.insert(listing.pack, number);
         number
@@ -133,16 +137,43 @@ impl Shelf {
         self.recent.get(&id).copied().into_iter().chain(sorted)
     }
 
+    /// Tells whether nothing bad is known of a place, nor of the chunk that the delta in it is to.
     pub fn is_trusted(&self, place: Place) -> bool {
+        self.is_sound(place) && self.base(place).is_none_or(|base| self.trusted_base(&base).is_some())
+    }
+
+    fn is_sound(&self, place: Place) -> bool {
         self.pack(place.pack).is_some_and(|pack| pack.flaw.is_none())
             && !self.bad.contains_key(&(place.pack, place.offset))
+    }
+
+    /// Returns the chunk that the delta in a place is to; `None` where there is no delta.
+    pub fn base(&self, place: Place) -> Option<ChunkId> {
+        self.bases.get(&(place.pack, place.offset)).copied()
+    }
+
+    /// Lists every place of a chunk where it is no delta, trusted ones first: no other can be a base.
+    pub fn base_places(&self, id: &ChunkId) -> Vec<Place> {
+        let mut out: Vec<Place> = self.all_places(id).filter(|place| self.base(*place).is_none()).collect();
+        out.sort_by_key(|place| !self.is_sound(*place));
+        out
+    }
+
+    /// Returns a place of a chunk where it is no delta and that nothing bad is known of.
+    pub fn trusted_base(&self, id: &ChunkId) -> Option<Place> {
+        self.all_places(id).find(|place| self.base(*place).is_none() && self.is_sound(*place))
     }
 
     /// Says why a place is not trusted, and which bytes of the pack that is about.
     pub fn reason(&self, place: Place) -> Option<(Extent, String)> {
         let pack = self.pack(place.pack)?;
         let bad = self.bad.get(&(place.pack, place.offset)).map(|what| (place.range(), what.clone()));
-        bad.or_else(|| pack.flaw.as_ref().map(|flaw| (flaw.range, flaw.what.clone())))
+        bad.or_else(|| pack.flaw.as_ref().map(|flaw| (flaw.range, flaw.what.clone()))).or_else(|| {
+            let base = self.base(place).filter(|base| self.trusted_base(base).is_none())?;
+            let why = self.base_places(&base).first().and_then(|place| self.reason(*place));
+            let why = why.map_or_else(|| "no pack has it".to_owned(), |(_, what)| what);
+            Some((place.range(), format!("it is a delta to chunk {base}: {why}")))
+        })
     }
 
     pub fn mark_bad(&mut self, pack: u32, offset: u32, what: String) {
@@ -181,7 +212,7 @@ impl Shelf {
 /// Returns the XXH3-64 of entries as an index writes them.
 pub(super) fn entries_sum(entries: &[Entry]) -> u64 {
     let mut bytes = Vec::new();
-    entries.iter().for_each(|entry| entry.write(&mut bytes));
+    pack::write_entries(entries, &mut bytes);
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
@@ -200,6 +231,7 @@ mod tests {
                 stored_len: 36,
                 plain_len: 36,
                 kind: Kind::Raw,
+                base: None,
             })
             .collect();
         PackListing { pack: FileId([pack; 16]), len: 1000, entries }
@@ -222,6 +254,32 @@ mod tests {
         shelf.add(&listing(3, &[2]));
         assert_eq!(shelf.trusted(&id).unwrap().pack, 2);
         assert_eq!(shelf.trusted(&ChunkId([9; 32])), None);
+    }
+
+    #[test]
+    fn a_delta_is_trusted_as_far_as_its_base() {
+        let mut shelf = Shelf::default();
+        let mut deltas = listing(2, &[7, 8]);
+        for entry in &mut deltas.entries {
+            (entry.kind, entry.base) = (Kind::Delta, Some(ChunkId([1; 32])));
+        }
+        shelf.load(&deltas, true, None);
+        let [delta, base] = [7, 1].map(|n| ChunkId([n; 32]));
+        assert_eq!(shelf.trusted(&delta), None);
+        let (range, what) = shelf.reason(shelf.places(&delta)[0]).unwrap();
+        assert_eq!((range, what), (Extent::new(0, 100), format!("it is a delta to chunk {base}: no pack has it")));
+        // A delta that is said to be a base is none.
+        deltas.pack = FileId([3; 16]);
+        deltas.entries[0].id = base;
+        shelf.load(&deltas, true, None);
+        shelf.sort();
+        assert_eq!((shelf.trusted(&delta), shelf.trusted(&base)), (None, None));
+        shelf.add(&listing(4, &[1]));
+        assert_eq!(shelf.trusted(&delta).unwrap().pack, 0);
+        assert_eq!(shelf.trusted_base(&base).unwrap().pack, 2);
+        shelf.mark_bad(2, 0, "test".to_owned());
+        assert_eq!(shelf.trusted(&delta), None);
+        assert!(shelf.reason(shelf.places(&delta)[0]).unwrap().1.ends_with(": test"));
     }
 
     #[test]

@@ -174,8 +174,19 @@ impl Store {
         for id in data.flatten() {
             // A full check may find that what was bad is good again; a scrub trusts nothing that was ever found bad.
             let next = |place: &Place| shelf.is_trusted(*place) || (depth == Depth::Decode && unseen(place));
-            if let Some(place) = shelf.places(id).into_iter().find(next).filter(unseen) {
-                frames.entry(place.pack).or_default().push((*id, place));
+            let Some(place) = shelf.places(id).into_iter().find(next) else { continue };
+            let mut ask = |id: ChunkId, place: Place| {
+                if unseen(&place) {
+                    frames.entry(place.pack).or_default().push((id, place));
+                }
+            };
+            ask(*id, place);
+            // A delta that is decoded has its base read with it.
+            if depth == Depth::Scrub
+                && let Some(base) = shelf.base(place)
+                && let Some(place) = shelf.trusted_base(&base)
+            {
+                ask(base, place);
             }
         }
         let mut tasks: Vec<Task> = Vec::with_capacity(frames.len());
@@ -370,7 +381,9 @@ impl Scanner<'_> {
                 return Vec::new();
             }
         };
-        match pack::read_header(backend, state.id) {
+        let header = pack::read_header(backend, state.id);
+        let deltas = header.as_ref().is_ok_and(|header| header.deltas);
+        match header {
             Ok(header) if (header.store, u64::from(header.chunk_len)) != (store.id(), store.chunk_len()) => {
                 let what = format!("the header is for store {} with chunks of {}", header.store, header.chunk_len);
                 flaws.push(Flaw::new(Extent::new(0, pack::HEADER_LEN as u64), what));
@@ -384,6 +397,10 @@ impl Scanner<'_> {
         }
         match pack::read_entries(backend, state.id, len) {
             Ok(entries) => {
+                if !deltas && pack::deltas(&entries) > 0 {
+                    let range = Extent::new(0, pack::HEADER_LEN as u64);
+                    flaws.push(Flaw::new(range, "the header says that there are no deltas, and there are"));
+                }
                 if state.listed_as.is_some_and(|sum| sum != entries_sum(&entries)) {
                     flaws.push(Flaw::new(Extent::new(0, len), "the index lists other frames than the pack does"));
                 }

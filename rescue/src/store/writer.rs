@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    ChunkId, EncodedFrame, Error, FileId, Manifest, Store,
+    ChunkId, EncodedFrame, Error, FileId, Manifest, Reader, Store,
     backend::Sink,
     images, index,
     index::PackListing,
@@ -32,12 +32,16 @@ struct State {
     /// Finished packs that no index file lists yet.
     unlisted: Vec<PackListing>,
     stored: u64,
+    /// Deltas were stored: packs that begin now say that they may have some.
+    deltas: bool,
     /// A write failed: what is on the disk now is no longer known, so nothing more is written.
     failed: bool,
 }
 
 struct OpenPack {
     id: FileId,
+    /// Whether its header says that deltas may be in it.
+    deltas: bool,
     sink: Box<dyn Sink>,
     entries: Vec<Entry>,
     at: u64,
@@ -71,6 +75,24 @@ impl Writer {
         *id == ChunkId::ZERO || self.store.shelf().trusted(id).is_some()
     }
 
+    /// Reads a chunk that another one may be stored as a delta to: `like` itself, or where that is a delta, what it is a
+    /// delta to. Returns its id; `None` where the store has no such chunk in a place that nothing bad is known of, or
+    /// cannot give it back: a chunk can always do without a base.
+    ///
+    /// * `reader`: of the same store.
+    /// * `plain`: takes the chunk's bytes.
+    pub fn read_base(&self, like: &ChunkId, reader: &mut Reader, plain: &mut Vec<u8>) -> Option<ChunkId> {
+        let base = {
+            let shelf = self.store.shelf();
+            match shelf.trusted_base(like) {
+                Some(_) => *like,
+                None => shelf.base(shelf.trusted(like)?)?,
+            }
+        };
+        reader.read_base(&base, plain).ok()?;
+        Some(base)
+    }
+
     /// Puts a frame into the open pack, and finishes the pack when it is full. Called from one thread.
     ///
     /// # Errors
@@ -88,32 +110,37 @@ impl Writer {
                 "a chunk of {len} bytes does not belong in a store with chunks of {max}"
             )));
         }
-        if state.open.as_ref().is_some_and(|open| !pack::has_room(open.at, open.entries.len(), frame)) {
+        state.deltas |= frame.base.is_some();
+        let takes = |open: &OpenPack| {
+            pack::has_room(open.at, open.entries.len(), frame) && (open.deltas || frame.base.is_none())
+        };
+        if !state.open.as_ref().is_none_or(takes) {
             self.finish_pack(state)?;
         }
         let open = match &mut state.open {
             Some(open) => open,
-            none => none.insert(self.begin_pack(frame)?),
+            none => none.insert(self.begin_pack(frame, state.deltas)?),
         };
         let name = pack::path(open.id);
-        let needed = frame.len() + pack::ending_len(open.entries.len() + 1);
+        let frames = open.entries.len() + 1;
+        let needed = frame.len() + pack::ending_len(frames, frames);
         open.sink.write_all(&frame.bytes).map_err(Error::writing(self.store.backend(), &name, needed as u64))?;
         let offset = u32::try_from(open.at).map_err(|_| Error::Refused("a pack grew beyond 64 MiB".to_owned()))?;
-        open.entries.push(Entry::of(&frame.header, offset));
+        open.entries.push(Entry::of(&frame.header, frame.base, offset));
         open.at += frame.len() as u64;
         state.stored += frame.len() as u64;
         Ok(())
     }
 
-    fn begin_pack(&self, first: &EncodedFrame) -> Result<OpenPack, Error> {
+    fn begin_pack(&self, first: &EncodedFrame, deltas: bool) -> Result<OpenPack, Error> {
         let id = FileId::random().map_err(Error::io("naming", "packs"))?;
         let (backend, name) = (self.store.backend(), pack::path(id));
         let chunk_len = u32::try_from(self.store.chunk_len()).unwrap_or(u32::MAX);
-        let header = pack::Header { store: self.store.id(), pack: id, chunk_len }.to_bytes();
-        let needed = (header.len() + first.len() + pack::ending_len(1)) as u64;
+        let header = pack::Header { store: self.store.id(), pack: id, chunk_len, deltas }.to_bytes();
+        let needed = (header.len() + first.len() + pack::ending_len(1, 1)) as u64;
         let mut sink = backend.create(&name).map_err(Error::writing(backend, &name, needed))?;
         sink.write_all(&header).map_err(Error::writing(backend, &name, needed))?;
-        Ok(OpenPack { id, sink, entries: Vec::new(), at: header.len() as u64 })
+        Ok(OpenPack { id, deltas, sink, entries: Vec::new(), at: header.len() as u64 })
     }
 
     fn finish_pack(&self, state: &mut State) -> Result<(), Error> {
@@ -205,8 +232,14 @@ impl Writer {
                         let what = format!("chunk {id} has {} bytes, its place on the disk {want}", place.plain_len);
                         return Err(Error::Invalid { file: images::path_of(&manifest.id), what });
                     }
-                    if !usize::try_from(place.pack).is_ok_and(|n| whole.get(n) == Some(&true)) {
+                    let is_whole = |pack: u32| usize::try_from(pack).is_ok_and(|n| whole.get(n) == Some(&true));
+                    if !is_whole(place.pack) {
                         return Err(Error::Missing { chunk: *id });
+                    }
+                    if let Some(base) = shelf.base(place)
+                        && !shelf.trusted_base(&base).is_some_and(|place| is_whole(place.pack))
+                    {
+                        return Err(Error::Missing { chunk: base });
                     }
                 }
             }

@@ -38,6 +38,37 @@ fn the_second_image_stores_nothing_new() {
 }
 
 #[test]
+fn the_second_image_of_a_changed_disk_stores_what_changed() {
+    const PAGE: u64 = 4 * KIB;
+    let bench = Bench::new();
+    let first = bench.capture(bench.source());
+    let image = bench.image();
+    // Every sixteenth page of what is kept of the ext4 that holds noise anyhow.
+    let mut disk = fs::read(bench.path("source")).unwrap();
+    let kept: Vec<Extent> = allocated(&image).within(EXT4).filter(|extent| extent.len() > MIB).collect();
+    let pages: Vec<u64> = kept.iter().flat_map(|extent| (extent.start..extent.end - PAGE).step_by(1 << 16)).collect();
+    assert!(pages.len() > 20);
+    for page in &pages {
+        place(&mut disk, Extent::new(*page, page + PAGE), &noise(*page, PAGE));
+    }
+    fs::write(bench.path("source"), &disk).unwrap();
+    let second = bench.capture(bench.source());
+    assert_eq!(second.outcome, Outcome::Complete);
+    let changed = pages.len() as u64 * PAGE;
+    assert!(second.stored_bytes < changed + changed / 8, "{} stored for {changed} changed bytes", second.stored_bytes);
+    assert!(first.stored_bytes > 10 * second.stored_bytes);
+    assert_eq!(bench.restore(bench.target(DISK)).outcome, Outcome::Complete);
+    bench.assert_restored(DISK);
+    // It was a delta to the first image, and so is the third: what changed twice is not stored twice as much.
+    place(&mut disk, Extent::new(pages[0], pages[0] + PAGE), &noise(1, PAGE));
+    fs::write(bench.path("source"), &disk).unwrap();
+    let third = bench.capture(bench.source());
+    assert!(third.stored_bytes < MIB / 2, "{}", third.stored_bytes);
+    assert_eq!(bench.restore(bench.target(DISK)).outcome, Outcome::Complete);
+    bench.assert_restored(DISK);
+}
+
+#[test]
 fn a_disk_without_a_table_is_kept_whole_or_by_its_file_system() {
     let bench = Bench::new();
     let ext4 = fs::read(bench.path("ext4")).unwrap();

@@ -319,19 +319,19 @@ fn a_frame_is_proved_before_it_is_stored() {
     blake3::Hasher::new().finalize_xof().fill(&mut noise);
     let text = b"the same again ".repeat(200);
     for (name, plain, kind) in [("noise", &noise, frame::Kind::Raw), ("text", &text, frame::Kind::Zstd)] {
-        let frame = encoder.encode(ChunkId::of(plain), plain).unwrap();
+        let frame = encoder.encode(ChunkId::of(plain), plain, None).unwrap();
         assert_eq!(frame.header.kind, kind, "{name}");
         let mut back = Vec::new();
-        Decoder::new().decode(&frame.header, &frame.bytes[frame::HEADER_LEN..], &mut back).unwrap();
+        Decoder::new().decode(&frame.header, &frame.bytes[frame::HEADER_LEN..], None, &mut back).unwrap();
         assert_eq!(back, *plain, "{name}");
 
         // A bit that flipped in memory after the chunk was hashed.
         let mut flipped = plain.clone();
         flipped[100] ^= 4;
-        let error = encoder.encode(ChunkId::of(plain), &flipped).unwrap_err();
+        let error = encoder.encode(ChunkId::of(plain), &flipped, None).unwrap_err();
         assert!(matches!(error, Error::Memory { fault: fault::Fault::Hash { .. }, .. }), "{name}: {error}");
     }
-    assert!(encoder.encode(ChunkId::ZERO, &[0; 512]).is_err(), "the zero chunk has no frame");
+    assert!(encoder.encode(ChunkId::ZERO, &[0; 512], None).is_err(), "the zero chunk has no frame");
     assert!(Encoder::new(0).is_err() && Encoder::new(20).is_err());
 }
 
@@ -426,7 +426,8 @@ fn what_a_newer_program_wrote_is_refused_by_name() {
     assert_eq!(config(|c| c.features.push("delta".into())), format!("{all} feature \"delta\"{end}"));
     assert_eq!(config(|c| c.encryption = "xchacha".into()), format!("{all} encryption \"xchacha\"{end}"));
 
-    let header = pack::Header { store: FileId([1; 16]), pack: FileId([2; 16]), chunk_len: 4096 }.to_bytes();
+    let header =
+        pack::Header { store: FileId([1; 16]), pack: FileId([2; 16]), chunk_len: 4096, deltas: false }.to_bytes();
     for (name, at, value, want) in [
         ("version", 8, 2, "format version 2 with features 0x0"),
         ("feature", 12, 8, "format version 1 with features 0x8"),
@@ -438,7 +439,7 @@ fn what_a_newer_program_wrote_is_refused_by_name() {
         let flaw = pack::Header::parse(&bytes).unwrap_err();
         assert!(flaw.unsupported && flaw.what.contains(want), "{name}: {flaw}");
     }
-    for (kind, want) in [(3, "kind 3 (zstd-delta)"), (4, "kind 4 (encrypted)"), (9, "kind 9")] {
+    for (kind, want) in [(4, "kind 4 (encrypted)"), (9, "kind 9")] {
         let fault = frame::Kind::from_code(kind).unwrap_err().to_string();
         assert_eq!(fault, format!("it is of {want}{end}"));
     }

@@ -118,7 +118,7 @@ fn fix_blake3(bytes: &mut [u8]) {
 }
 
 /// Uses a store in every way there is. What it answers does not matter, as long as it is not wrong.
-fn use_all_of(backend: &MemoryBackend, disk: &Disk) {
+fn use_all_of(backend: &MemoryBackend, disks: &[Disk]) {
     let store = match Store::open_on(std::sync::Arc::new(backend.clone())) {
         Ok(store) => store,
         Err(error) => {
@@ -127,7 +127,7 @@ fn use_all_of(backend: &MemoryBackend, disk: &Disk) {
         }
     };
     let (mut reader, mut plain) = (store.reader(), Vec::new());
-    for (id, want) in disk.chunks() {
+    for (id, want) in disks.iter().flat_map(Disk::chunks) {
         if reader.read_chunk(&id, &mut plain).is_ok() {
             assert_eq!(plain, want, "wrong bytes for chunk {id}");
         }
@@ -143,32 +143,36 @@ fn use_all_of(backend: &MemoryBackend, disk: &Disk) {
         let _ = store.verify_image(&image.id, &|_, _| {}, &|| false);
     }
     let _ = store.verify(&|_, _| {}, &|| false);
-    let store = Store::open_on(std::sync::Arc::new(backend.clone())).unwrap();
-    if let Ok(image) = capture(&store, disk) {
-        assert_eq!(restore(&store, &image).unwrap(), disk.bytes, "a capture into it is whole");
+    for disk in disks {
+        let store = Store::open_on(std::sync::Arc::new(backend.clone())).unwrap();
+        if let Ok(image) = capture(&store, disk) {
+            assert_eq!(restore(&store, &image).unwrap(), disk.bytes, "a capture into it is whole");
+        }
     }
 }
 
 thread_local! {
-    /// A small store with one image, made once.
-    static SAMPLE: (MemoryBackend, Disk) = {
+    /// A small store with two images, of which the second has deltas; made once.
+    static SAMPLE: (MemoryBackend, [Disk; 2]) = {
         let backend = MemoryBackend::default();
         let disk = Disk::sample(1, 5);
+        let changed = disk.changed(1);
         let store = store_on(backend.clone());
-        capture(&store, &disk).unwrap();
-        (backend, disk)
+        let image = capture(&store, &disk).unwrap();
+        capture_again(&store, &changed, &image).unwrap();
+        (backend, [disk, changed])
     };
 }
 
 fn with_file(folder: &str, keep_index: bool, change: impl FnOnce(&str, Vec<u8>) -> Vec<u8>) {
-    SAMPLE.with(|(backend, disk)| {
+    SAMPLE.with(|(backend, disks)| {
         let backend = backend.fork();
         let name = backend.names().into_iter().find(|name| name.starts_with(folder)).unwrap();
         backend.set(&name, change(&name, backend.get(&name).unwrap()));
         if !keep_index {
             backend.names().iter().filter(|name| name.starts_with("index/")).for_each(|name| backend.unset(name));
         }
-        use_all_of(&backend, disk);
+        use_all_of(&backend, disks);
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod deltas;
 mod flips;
 mod hostile;
 mod look;

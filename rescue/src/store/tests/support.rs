@@ -55,6 +55,17 @@ impl Disk {
         Self { machine: "host".to_owned(), bytes, regions }
     }
 
+    /// The same disk some days later: in every other chunk that holds anything, a few bytes are others.
+    pub fn changed(&self, seed: u64) -> Self {
+        let mut bytes = self.bytes.clone();
+        let mut noise = blake3::Hasher::new().update(b"changed").update(&seed.to_le_bytes()).finalize_xof();
+        for chunk in bytes.chunks_mut(LEN).step_by(2).filter(|chunk| chunk.iter().any(|byte| *byte != 0)) {
+            noise.fill(&mut chunk[40..80]);
+        }
+        let (machine, regions) = (self.machine.clone(), self.regions.clone());
+        Self { machine, bytes, regions }
+    }
+
     pub fn slice(&self, range: Extent) -> &[u8] {
         &self.bytes[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()]
     }
@@ -173,10 +184,30 @@ pub fn store_chunks(writer: &Writer, disk: &Disk) -> Result<(), Error> {
     let mut encoder = Encoder::new(3)?;
     for (id, plain) in disk.chunks() {
         if writer.claim(&id) {
-            writer.put(&encoder.encode(id, &plain)?)?;
+            writer.put(&encoder.encode(id, &plain, None)?)?;
         }
     }
     Ok(())
+}
+
+/// Stores the chunks of a disk as deltas to those of an earlier image of it where that is shorter, and commits its image.
+pub fn capture_again(store: &Store, disk: &Disk, before: &Manifest) -> Result<Manifest, Error> {
+    let writer = store.writer()?;
+    let (mut encoder, mut reader, mut plain) = (Encoder::new(3)?, store.reader(), Vec::new());
+    let manifest = disk.manifest();
+    for (region, old) in manifest.regions.iter().zip(&before.regions) {
+        let old: std::collections::HashMap<u64, ChunkId> = old.chunks().collect();
+        for (number, id) in region.chunks().filter(|(_, id)| *id != ChunkId::ZERO) {
+            if writer.claim(&id) {
+                let like = old.get(&number).and_then(|like| writer.read_base(like, &mut reader, &mut plain));
+                let like = like.map(|id| Base { id, plain: &plain });
+                let (inside, start) = (region.chunk_range(number, CHUNK), region.region.range.start);
+                let bytes = disk.slice(Extent::new(start + inside.start, start + inside.end));
+                writer.put(&encoder.encode(id, bytes, like)?)?;
+            }
+        }
+    }
+    writer.commit(manifest)
 }
 
 /// Gives an image back as the bytes of its disk.

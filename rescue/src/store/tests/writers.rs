@@ -27,7 +27,7 @@ fn a_chunk_is_claimed_once_however_many_ask() {
                 for (id, plain) in chunks {
                     if writer.claim(id) {
                         claims.fetch_add(1, Ordering::Relaxed);
-                        send.send(encoder.encode(*id, plain).unwrap()).unwrap();
+                        send.send(encoder.encode(*id, plain, None).unwrap()).unwrap();
                     }
                 }
             });
@@ -86,7 +86,7 @@ fn packs_end_before_64_mib_and_long_captures_begin_new_ones() {
         noise.fill(&mut plain);
         let id = ChunkId::of(&plain);
         assert!(writer.claim(&id));
-        writer.put(&encoder.encode(id, &plain).unwrap()).unwrap();
+        writer.put(&encoder.encode(id, &plain, None).unwrap()).unwrap();
         ids.push(id);
     }
     assert!(writer.is_known(&ids[0]), "the first packs are finished");
