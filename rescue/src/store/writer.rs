@@ -3,10 +3,14 @@
 //! The order is the promise: a pack is written, synced and renamed; then the index that lists it; then, after every chunk
 //! the manifest names was found in a pack of the right length, the manifest. Killed anywhere, the store holds whole
 //! images and packs that the next run uses again.
+//!
+//! A full pack is synced by a thread of its own while the next one fills: storage takes its time for a sync, and nobody
+//! else should have to wait for it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
 };
 
 use super::{
@@ -17,6 +21,9 @@ use super::{
     manifest::ChunkRun,
     pack::{self, Entry},
 };
+
+/// Full packs that are synced at the same time: one that storage works on, and one that waits for its turn.
+const SYNCING: usize = 2;
 
 /// Stores chunks and commits images. Workers claim from several threads; dropped without a commit it leaves its
 /// finished packs for the next run.
@@ -29,6 +36,8 @@ pub struct Writer {
 #[derive(Default)]
 struct State {
     open: Option<OpenPack>,
+    /// Packs that are being synced, in the order they were begun.
+    syncing: VecDeque<JoinHandle<Result<PackListing, Error>>>,
     /// Finished packs that no index file lists yet.
     unlisted: Vec<PackListing>,
     stored: u64,
@@ -143,16 +152,32 @@ impl Writer {
         Ok(OpenPack { id, deltas, sink, entries: Vec::new(), at: header.len() as u64 })
     }
 
+    /// Ends the open pack, and leaves it to a thread to make it durable.
     fn finish_pack(&self, state: &mut State) -> Result<(), Error> {
         let Some(mut open) = state.open.take() else { return Ok(()) };
-        let (backend, name) = (self.store.backend(), pack::path(open.id));
+        while state.syncing.len() >= SYNCING {
+            self.take_synced(state)?;
+        }
+        let (store, name) = (self.store.clone(), pack::path(open.id));
         let ending = pack::ending(open.id, &open.entries);
         let needed = ending.len() as u64;
-        open.sink.write_all(&ending).map_err(Error::writing(backend, &name, needed))?;
-        open.sink.finish().map_err(Error::writing(backend, &name, needed))?;
-        let len = open.at + ending.len() as u64;
-        self.check_len(&name, len)?;
-        let listing = PackListing { pack: open.id, len, entries: open.entries };
+        open.sink.write_all(&ending).map_err(Error::writing(store.backend(), &name, needed))?;
+        let len = open.at + needed;
+        let sync = move || {
+            open.sink.finish().map_err(Error::writing(store.backend(), &name, needed))?;
+            check_len(&store, &name, len)?;
+            Ok(PackListing { pack: open.id, len, entries: open.entries })
+        };
+        let thread = thread::Builder::new().name("sync".to_owned()).spawn(sync);
+        state.syncing.push_back(thread.map_err(Error::io("starting a thread for", "packs"))?);
+        Ok(())
+    }
+
+    /// Waits for the pack that is synced first, and has the shelf know its chunks.
+    fn take_synced(&self, state: &mut State) -> Result<(), Error> {
+        let Some(thread) = state.syncing.pop_front() else { return Ok(()) };
+        let broken = |_| Error::Refused("the thread that synced a pack broke off".to_owned());
+        let listing = thread.join().map_err(broken)??;
         self.store.shelf_mut().add(&listing);
         let claimed: Vec<_> = listing.entries.iter().map(|entry| entry.id).collect();
         state.unlisted.push(listing);
@@ -167,13 +192,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Asks the storage how long a file is that it just took. Some have said yes and kept less.
-    fn check_len(&self, name: &str, len: u64) -> Result<(), Error> {
-        let kept = self.store.backend().len(name).map_err(Error::io("checking", name))?;
-        if kept == len {
-            return Ok(());
+    /// Ends the open pack and waits until every pack is durable; the first error is kept, and later packs all the same.
+    fn finish_all(&self, state: &mut State) -> Result<(), Error> {
+        let mut result = self.finish_pack(state);
+        while !state.syncing.is_empty() {
+            result = result.and(self.take_synced(state));
         }
-        Err(Error::corrupt(name, kept.min(len), format!("{len} bytes were written, and the storage kept {kept}")))
+        result
     }
 
     fn list_packs(&self, state: &mut State) -> Result<(), Error> {
@@ -204,7 +229,7 @@ impl Writer {
         manifest.stored_bytes = state.stored;
         manifest.validate(self.store.chunk_len()).map_err(|what| Error::Invalid { file: name.clone(), what })?;
         let measured = images::measure(id, &manifest)?;
-        self.finish_pack(state)?;
+        self.finish_all(state)?;
         self.list_packs(state)?;
         self.check_chunks(&manifest)?;
         if let Err(error) = images::write(&self.store, id, &measured) {
@@ -254,7 +279,7 @@ impl Writer {
             // The unfinished pack goes first: on a full disk its space is what the index needs.
             state.open = None;
         }
-        let finished = self.finish_pack(&mut state);
+        let finished = self.finish_all(&mut state);
         finished.and(self.list_packs(&mut state))
     }
 
@@ -272,6 +297,15 @@ impl Drop for Writer {
         // Nobody is left to tell; the next writer finds unlisted packs by itself.
         let _ = self.wind_up();
     }
+}
+
+/// Asks the storage how long a file is that it just took. Some have said yes and kept less.
+fn check_len(store: &Store, name: &str, len: u64) -> Result<(), Error> {
+    let kept = store.backend().len(name).map_err(Error::io("checking", name))?;
+    if kept == len {
+        return Ok(());
+    }
+    Err(Error::corrupt(name, kept.min(len), format!("{len} bytes were written, and the storage kept {kept}")))
 }
 
 fn settle<T>(state: &mut State, result: Result<T, Error>) -> Result<T, Error> {
