@@ -31,6 +31,9 @@ pub const MAX_CHUNK_LEN: u64 = 32 * MIB;
 pub const MIN_CHUNK_LEN: u64 = 4096;
 /// Bytes of a delta's stored bytes that name its base.
 const BASE_LEN: u32 = 32;
+/// From this level on zstd takes long to find out that a chunk does not shrink: measured, 0.3 ms a MiB of noise at level 3,
+/// 7 ms at level 6, 450 ms at level 19. Level 1 finds the same.
+const SLOW_LEVEL: i32 = 5;
 /// A delta this much shorter than its chunk is taken without trying what the chunk is by itself.
 const CLEARLY_SHORTER: usize = 16;
 
@@ -199,6 +202,8 @@ pub struct Base<'a> {
 pub struct Encoder {
     level: i32,
     zstd: Compressor<'static>,
+    /// Tells chunks that do not shrink from others, where `zstd` is slow to.
+    quick: Option<Compressor<'static>>,
     decoder: Decoder,
     /// What zstd made of a chunk, and of it as a delta.
     packed: Vec<u8>,
@@ -215,9 +220,10 @@ impl Encoder {
         if !(1..=19).contains(&level) {
             return Err(Error::Refused(format!("compression level {level} is not one of 1 to 19")));
         }
-        let zstd = Compressor::new(level).map_err(|e| Error::Refused(format!("zstd cannot start: {e}")))?;
+        let start = |level| Compressor::new(level).map_err(|e| Error::Refused(format!("zstd cannot start: {e}")));
+        let (zstd, quick) = (start(level)?, (level >= SLOW_LEVEL).then(|| start(1)).transpose()?);
         let (packed, delta, back) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { level, zstd, decoder: Decoder::new(), packed, delta, back })
+        Ok(Self { level, zstd, quick, decoder: Decoder::new(), packed, delta, back })
     }
 
     /// Makes the frame of one chunk, decodes it again and compares the result with the chunk's id.
@@ -263,10 +269,11 @@ impl Encoder {
         if delta.is_some_and(|len| len <= plain.len() / CLEARLY_SHORTER) {
             return Kind::Delta;
         }
-        // Too little room is how zstd says that the chunk does not shrink enough; any other failure means raw as well.
-        self.packed.clear();
-        self.packed.reserve_exact(worth);
-        let packed = self.zstd.compress_to_buffer(plain, &mut self.packed).ok().filter(|len| *len < worth);
+        let shrinks = match &mut self.quick {
+            Some(quick) => pack(quick, plain, worth, &mut self.packed).is_some(),
+            None => true,
+        };
+        let packed = if shrinks { pack(&mut self.zstd, plain, worth, &mut self.packed) } else { None };
         match (packed, delta) {
             (Some(packed), Some(delta)) if packed <= delta => Kind::Zstd,
             (_, Some(_)) => Kind::Delta,
@@ -293,6 +300,14 @@ impl Encoder {
         let len = packed.ok()?.saturating_add(usize::try_from(BASE_LEN).ok()?);
         (len < worth).then_some(len)
     }
+}
+
+/// Compresses a chunk into `out`; returns how many bytes that takes when it is less than `worth`.
+fn pack(zstd: &mut Compressor<'_>, plain: &[u8], worth: usize, out: &mut Vec<u8>) -> Option<usize> {
+    out.clear();
+    out.reserve_exact(worth);
+    // Too little room is how zstd says that the chunk does not shrink enough; any other failure means raw as well.
+    zstd.compress_to_buffer(plain, out).ok().filter(|len| *len < worth)
 }
 
 /// Takes frames apart. One a thread: it keeps its zstd context.
