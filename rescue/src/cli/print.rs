@@ -10,6 +10,7 @@ use crate::{
     job::{
         Report,
         analysis::region_name,
+        report::Stage,
         view::{DiskView, PlanView, RegionView, StoreView},
     },
     store::manifest::ImageState,
@@ -252,6 +253,7 @@ pub fn report(report: &Report) -> String {
             stage.millis % 1000,
             Bytes(progress::rate(stage.bytes, elapsed)).to_string()
         );
+        out.push_str(&work(stage));
     }
     let _ = match (&report.error, report.refused) {
         (Some(error), true) => writeln!(out, "REFUSED: {error}"),
@@ -259,6 +261,21 @@ pub fn report(report: &Report) -> String {
         (None, _) => writeln!(out, "{}: {}", report.outcome, summary(report)),
     };
     out
+}
+
+/// Says what the threads of a phase did, how fast each kind of work was by itself, and which of them the phase waited for.
+fn work(stage: &Stage) -> String {
+    let parts = stage.work.iter().map(|work| {
+        let alone = Duration::from_millis(work.millis.checked_div(work.threads).unwrap_or(0));
+        let speed = Bytes(progress::rate(work.bytes, alone));
+        format!("{} {} % at {speed}/s", work.effort.name(), stage.share(work))
+    });
+    let parts = parts.collect::<Vec<_>>().join(", ");
+    match stage.bottleneck() {
+        _ if parts.is_empty() => String::new(),
+        Some(effort) => format!("        busy: {parts}; it waited for {}\n", effort.name()),
+        None => format!("        busy: {parts}\n"),
+    }
 }
 
 fn summary(report: &Report) -> String {

@@ -22,7 +22,7 @@ use super::{
     meter::Meter,
     pipeline,
     predecessor::Predecessor,
-    report::{Draft, Outcome, Report, Stage},
+    report::{Draft, Effort, Outcome, Report, Stage},
     salvage,
     stores::free_bytes,
     view::{PlanView, Step},
@@ -78,7 +78,7 @@ impl CapturePlan {
         let analysis = analyse(disk.as_ref(), &options, cancel)?;
         let warnings = warnings(&job.store, &analysis)?;
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
+        let planning = Stage::plain(Phase::Planning, 0, millis);
         Ok(Self { job: job.clone(), disk, analysis, planning, warnings })
     }
 
@@ -282,6 +282,9 @@ impl<'a> Flow<'a> {
 
     fn run(&self) -> Result<(), Error> {
         let workers = pipeline::workers(self.chunk_len);
+        for (effort, threads) in Effort::ALL.into_iter().zip([READERS, workers, workers, 1]) {
+            self.meter.threads(effort, threads);
+        }
         let buffers = READERS + 2 * workers;
         let (free_in, free) = bounded(buffers);
         let (filled_in, filled) = bounded::<Filled>(buffers);
@@ -338,8 +341,10 @@ impl<'a> Flow<'a> {
                     let Ok(mut buf) = free.recv() else { return Ok(()) };
                     let len = usize::try_from(chunk.len()).expect("a chunk fits in memory");
                     let disk = self.plan.disk.as_ref();
-                    let bad = salvage::read_chunk(disk, chunk, &wanted, &mut buf[..len], &|| self.stopped())?;
                     let asked = wanted.iter().map(|extent| extent.len()).sum();
+                    let bad = self.meter.time(Effort::Reading, asked, || {
+                        salvage::read_chunk(disk, chunk, &wanted, &mut buf[..len], &|| self.stopped())
+                    })?;
                     self.note_unreadable(chunk, asked, &bad)?;
                     if filled.send(Filled { region, number, allocated, len, buf }).is_err() {
                         return Ok(());
@@ -396,14 +401,16 @@ impl<'a> Flow<'a> {
                 return Ok(());
             }
             let plain = &chunk.buf[..chunk.len];
-            let id = ChunkId::of(plain);
+            let len = plain.len() as u64;
+            let id = self.meter.time(Effort::Hashing, len, || ChunkId::of(plain));
             if id != ChunkId::ZERO {
                 if self.writer.claim(&id) {
                     let before = self.predecessor.chunk(chunk.region, chunk.number);
-                    let like = before.and_then(|like| self.writer.read_base(&like, &mut reader, &mut base));
-                    let like = like.map(|id| Base { id, plain: &base });
-                    let frame =
-                        encoder.encode(id, plain, like).map_err(|e| Error::failed("compressing a chunk", &e))?;
+                    let frame = self.meter.time(Effort::Compressing, len, || {
+                        let like = before.and_then(|like| self.writer.read_base(&like, &mut reader, &mut base));
+                        encoder.encode(id, plain, like.map(|id| Base { id, plain: &base }))
+                    });
+                    let frame = frame.map_err(|e| Error::failed("compressing a chunk", &e))?;
                     if frames.send(frame).is_err() {
                         return Ok(());
                     }
@@ -424,8 +431,9 @@ impl<'a> Flow<'a> {
             if self.failure.is_set() {
                 return Ok(());
             }
-            self.writer.put(&frame).map_err(|error| Error::failed("writing to the store", &error))?;
             let bytes = frame.len() as u64;
+            let put = self.meter.time(Effort::Storing, bytes, || self.writer.put(&frame));
+            put.map_err(|error| Error::failed("writing to the store", &error))?;
             self.meter.add_stored(bytes);
             lock(&self.found).stored += bytes;
         }

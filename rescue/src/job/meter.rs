@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Event, Monitor, Phase, Progress, report::Stage};
+use super::{
+    Event, Monitor, Phase, Progress,
+    report::{Effort, Stage, Work},
+};
 
 /// How often progress is reported at most.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -20,8 +23,17 @@ pub struct Meter<'a> {
     total: AtomicU64,
     done: AtomicU64,
     stored: AtomicU64,
+    efforts: [Spent; Effort::ALL.len()],
     began: Instant,
     reported: Mutex<Instant>,
+}
+
+/// What one kind of work took so far.
+#[derive(Default)]
+struct Spent {
+    threads: AtomicU64,
+    bytes: AtomicU64,
+    nanos: AtomicU64,
 }
 
 impl<'a> Meter<'a> {
@@ -35,6 +47,7 @@ impl<'a> Meter<'a> {
             total: AtomicU64::new(total),
             done: AtomicU64::new(0),
             stored: AtomicU64::new(0),
+            efforts: Default::default(),
             began: now,
             reported: Mutex::new(now),
         };
@@ -65,6 +78,26 @@ impl<'a> Meter<'a> {
         self.stored.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Says how many threads do a kind of work; what nobody does is not in the report.
+    pub fn threads(&self, effort: Effort, threads: usize) {
+        self.spent(effort).threads.store(threads as u64, Ordering::Relaxed);
+    }
+
+    /// Does a piece of work on `bytes` bytes and counts the time.
+    pub fn time<T>(&self, effort: Effort, bytes: u64, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let spent = self.spent(effort);
+        spent.nanos.fetch_add(nanos, Ordering::Relaxed);
+        spent.bytes.fetch_add(bytes, Ordering::Relaxed);
+        result
+    }
+
+    const fn spent(&self, effort: Effort) -> &Spent {
+        &self.efforts[effort as usize]
+    }
+
     /// Returns how many bytes are done.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
@@ -74,7 +107,14 @@ impl<'a> Meter<'a> {
     pub fn finish(self) -> Stage {
         self.report();
         let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Stage { phase: self.phase, bytes: self.done(), millis }
+        let work = Effort::ALL.into_iter().zip(&self.efforts).map(|(effort, spent)| Work {
+            effort,
+            threads: spent.threads.load(Ordering::Relaxed),
+            bytes: spent.bytes.load(Ordering::Relaxed),
+            millis: spent.nanos.load(Ordering::Relaxed) / 1_000_000,
+        });
+        let work = work.filter(|work| work.threads > 0).collect();
+        Stage { phase: self.phase, bytes: self.done(), millis, work }
     }
 
     fn report_sometimes(&self) {

@@ -50,6 +50,91 @@ pub struct Stage {
     pub bytes: u64,
     /// How long it took, in milliseconds.
     pub millis: u64,
+    /// What its threads did meanwhile, where that was measured: the busiest are what the phase waited for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub work: Vec<Work>,
+}
+
+impl Stage {
+    /// A phase of which nothing more is known than how long it took.
+    #[must_use]
+    pub const fn plain(phase: Phase, bytes: u64, millis: u64) -> Self {
+        Self { phase, bytes, millis, work: Vec::new() }
+    }
+
+    /// Returns which part of their time the threads spent on a piece of work, in percent.
+    #[must_use]
+    pub fn share(&self, work: &Work) -> u64 {
+        let time = self.millis.saturating_mul(work.threads).max(1);
+        work.millis.saturating_mul(100).checked_div(time).unwrap_or(0).min(100)
+    }
+
+    /// Returns what the phase waited for: the largest piece of the work that the busiest threads did. `None` where nothing
+    /// was measured, or nobody was busy.
+    #[must_use]
+    pub fn bottleneck(&self) -> Option<Effort> {
+        let busy = |work: &Work| -> u64 {
+            let together = self.work.iter().filter(|other| other.effort.threads_of() == work.effort.threads_of());
+            together.map(|other| self.share(other)).sum()
+        };
+        let most = self.work.iter().max_by_key(|work| (busy(work), self.share(work)))?;
+        (busy(most) >= BUSY).then_some(most.effort)
+    }
+}
+
+/// Threads that are busy for less of their time, in percent, hold nobody up.
+const BUSY: u64 = 50;
+
+/// One kind of work of a phase, summed over the threads that do it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// What.
+    pub effort: Effort,
+    /// How many threads do it.
+    pub threads: u64,
+    /// Bytes they went through.
+    pub bytes: u64,
+    /// How long they were at it, all together, in milliseconds. Waiting for each other does not count.
+    pub millis: u64,
+}
+
+/// What a thread can be at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effort {
+    /// Reading the disk.
+    Reading,
+    /// Hashing chunks.
+    Hashing,
+    /// Compressing chunks, and decoding them again to compare.
+    Compressing,
+    /// Writing to the store.
+    Storing,
+}
+
+impl Effort {
+    /// All of them, in the order data goes through them.
+    pub const ALL: [Self; 4] = [Self::Reading, Self::Hashing, Self::Compressing, Self::Storing];
+
+    /// Returns what a person calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reading => "reading the disk",
+            Self::Hashing => "hashing",
+            Self::Compressing => "compressing",
+            Self::Storing => "writing to the store",
+        }
+    }
+
+    /// Tells apart the groups of threads: what has the same number is done by the same ones.
+    const fn threads_of(self) -> u8 {
+        match self {
+            Self::Reading => 0,
+            Self::Hashing | Self::Compressing => 1,
+            Self::Storing => 2,
+        }
+    }
 }
 
 /// How a job ended, with its figures.
@@ -161,5 +246,34 @@ impl<'a> Draft<'a> {
             Err(error) => self.report.fail(&error),
         }
         self.report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_phase_waited_for_has_a_name() {
+        let stage = |works: [(Effort, u64, u64); 4]| Stage {
+            phase: Phase::Capturing,
+            bytes: 1,
+            millis: 1000,
+            work: works.map(|(effort, threads, millis)| Work { effort, threads, bytes: 1, millis }).to_vec(),
+        };
+        let [reading, hashing, compressing, storing] = Effort::ALL;
+        for (millis, want) in [
+            ([2000, 100, 1000, 100], Some(reading)),
+            // The same threads hash and compress: together they are what is waited for, though writing is longer than either.
+            ([100, 700, 1200, 900], Some(compressing)),
+            ([100, 100, 100, 990], Some(storing)),
+            ([100, 1300, 100, 300], Some(hashing)),
+            ([100, 100, 100, 100], None),
+        ] {
+            let [a, b, c, d] = millis;
+            let stage = stage([(reading, 2, a), (hashing, 2, b), (compressing, 2, c), (storing, 1, d)]);
+            assert_eq!(stage.bottleneck(), want, "{millis:?}");
+        }
+        assert_eq!(Stage::plain(Phase::Planning, 0, 0).bottleneck(), None);
     }
 }

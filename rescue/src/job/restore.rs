@@ -94,7 +94,7 @@ impl RestorePlan {
         let mut warnings = warnings(&manifest, target.as_ref());
         warnings.extend(other_disks(&store, &manifest, &job.image));
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
+        let planning = Stage::plain(Phase::Planning, 0, millis);
         Ok(Self { store, manifest, target, pieces, superseded, wiped, late, planning, warnings })
     }
 

@@ -30,7 +30,7 @@ impl VerifyPlan {
         let store = Store::open(&job.store).map_err(|e| Error::failed("opening the store", &e))?;
         let image = job.image.as_ref().map(|image| load_image(&store, image)).transpose()?;
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
+        let planning = Stage::plain(Phase::Planning, 0, millis);
         Ok(Self { store, path: job.store.display().to_string(), image, planning })
     }
 

@@ -278,7 +278,7 @@ impl Planned for DemoPlan {
                 }
             }
             let millis = u64::try_from(self.pace.as_millis()).unwrap_or(0) * pieces + 1;
-            stages.push(Stage { phase: *phase, bytes: total, millis });
+            stages.push(Stage::plain(*phase, total, millis));
         }
         let outcome = match (&error, problems.is_empty()) {
             (Some(_), _) => Outcome::Failed,
