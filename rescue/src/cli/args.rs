@@ -6,7 +6,8 @@ use lexopt::prelude::*;
 
 use crate::{
     block::DiskRef,
-    job::{CaptureJob, ImageRef, Job, RestoreJob, VerifyJob, default_level},
+    job::{CaptureJob, ExportJob, ImageRef, Job, Output, RestoreJob, VerifyJob, default_level},
+    table::RegionKind,
     tui,
     units::SectorSize,
 };
@@ -69,6 +70,12 @@ impl Command {
             Self::Tui(_) | Self::Help(_) | Self::Version => false,
         }
     }
+
+    /// Tells whether standard output is for the bytes of a disk, so that nothing else may be said there.
+    #[must_use]
+    pub const fn takes_stdout(&self) -> bool {
+        matches!(self, Self::Run { job: Job::Export(ExportJob { output: Output::Stdout, .. }), .. })
+    }
 }
 
 /// What `show` shows of a disk.
@@ -121,6 +128,9 @@ struct Options {
     keep_swap_files: bool,
     map: bool,
     extents: bool,
+    output: Option<PathBuf>,
+    region: Option<RegionKind>,
+    overwrite: bool,
 }
 
 /// Reads a command line, without the program's name.
@@ -160,20 +170,23 @@ fn option(
     parser: &mut lexopt::Parser,
     options: &mut Options,
 ) -> Result<(), lexopt::Error> {
-    let runs = matches!(command, "capture" | "restore" | "verify");
+    let runs = matches!(command, "capture" | "restore" | "verify" | "export");
     let looks = matches!(command, "disks" | "show" | "images");
     let opens = matches!(command, "show" | "capture" | "restore");
     match name.as_str() {
         "--json" if runs || looks => options.json = true,
         "-n" | "--dry-run" if runs => options.dry_run = true,
         "-y" | "--yes" if command == "restore" => options.yes = true,
-        "--accept-partial" if command == "restore" => options.accept_partial = true,
+        "--accept-partial" if matches!(command, "restore" | "export") => options.accept_partial = true,
         "-l" | "--level" if command == "capture" => options.level = Some(parser.value()?.parse_with(level)?),
         "--map" if command == "show" => options.map = true,
         "--extents" if command == "show" => options.extents = true,
         "--keep-swap-files" if matches!(command, "capture" | "show") => options.keep_swap_files = true,
         "--note" if command == "capture" => options.note = Some(parser.value()?.string()?),
         "--sector-size" if opens => options.sector_size = Some(parser.value()?.parse_with(sector_size)?),
+        "-o" | "--output" if command == "export" => options.output = Some(parser.value()?.into()),
+        "--region" if command == "export" => options.region = Some(parser.value()?.parse_with(region)?),
+        "--overwrite" if command == "export" => options.overwrite = true,
         "--store" if command == "tui" => options.store = Some(parser.value()?.into()),
         "--monochrome" if command == "tui" => options.monochrome = true,
         _ => return Err(lexopt::Error::UnexpectedOption(name)),
@@ -189,6 +202,20 @@ fn level(text: &str) -> Result<i32, String> {
 fn sector_size(text: &str) -> Result<SectorSize, String> {
     let bytes: u64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     SectorSize::new(bytes).map_err(|error| error.to_string())
+}
+
+/// Reads what the first field of `show --extents` prints.
+fn region(text: &str) -> Result<RegionKind, String> {
+    match text {
+        "head" => Ok(RegionKind::Head),
+        "gap" => Ok(RegionKind::Gap),
+        "tail" => Ok(RegionKind::Tail),
+        "whole" => Ok(RegionKind::Whole),
+        number => match number.parse() {
+            Ok(number) => Ok(RegionKind::Partition(number)),
+            Err(_) => Err(format!("{text:?} is no region: head, gap, tail, whole, or the number of a partition")),
+        },
+    }
 }
 
 /// Tells what of a disk is to be shown.
@@ -207,7 +234,7 @@ fn build(command: &str, options: Options) -> Result<Command, Error> {
     let part = part(&options)?;
     let Options { words, json, dry_run, yes, accept_partial, level, note, sector_size, store, monochrome, .. } =
         options;
-    let keep_swap_files = options.keep_swap_files;
+    let Options { keep_swap_files, output, region, overwrite, .. } = options;
     let mut words = words.into_iter();
     let mut next =
         |command: &'static str, missing: &'static str| words.next().ok_or(Error::Missing { command, missing });
@@ -244,6 +271,18 @@ fn build(command: &str, options: Options) -> Result<Command, Error> {
             let store = next("verify", "a store")?.into();
             let image = next("verify", "").ok().map(|word| word.string()).transpose()?.map(ImageRef::from);
             Command::Run { job: Job::Verify(VerifyJob { store, image }), dry_run, yes, json }
+        }
+        "export" => {
+            let missing = "a store, an image and -o FILE";
+            let job = ExportJob {
+                store: next("export", missing)?.into(),
+                image: ImageRef::from(next("export", missing)?.string()?),
+                output: Output::from(output.ok_or(Error::Missing { command: "export", missing })?),
+                region,
+                overwrite,
+                accept_partial,
+            };
+            Command::Run { job: Job::Export(job), dry_run, yes, json }
         }
         unknown => return Err(Error::Unknown(unknown.to_owned())),
     };
@@ -287,6 +326,14 @@ mod tests {
             panic!("not a restore")
         };
         assert_eq!((job.image, job.disk), (ImageRef::Latest, DiskRef::Serial("AB1".to_owned())));
+        let Ok(command) = parsed("export st latest -o - --region 3") else { panic!("not an export") };
+        assert!(command.takes_stdout());
+        let Command::Run { job: Job::Export(job), .. } = command else { panic!("not an export") };
+        assert_eq!((job.output, job.region), (Output::Stdout, Some(RegionKind::Partition(3))));
+        let Ok(command) = parsed("export st ab12 --output ./- --region tail") else { panic!("not an export") };
+        assert!(!command.takes_stdout());
+        let Command::Run { job: Job::Export(job), .. } = command else { panic!("not an export") };
+        assert_eq!((job.output, job.region), (Output::File("./-".into()), Some(RegionKind::Tail)));
     }
 
     #[test]
@@ -305,6 +352,13 @@ mod tests {
             ("show a --map --extents", "--map and --extents do not go together"),
             ("show a --json --map", "--map and --json do not go together"),
             ("capture a b --map", "invalid option '--map'"),
+            ("export st latest", "export needs a store, an image and -o FILE; `rescue help export` says more"),
+            ("export st -o -", "export needs a store, an image and -o FILE; `rescue help export` says more"),
+            (
+                "export st latest -o a --region p1",
+                "cannot parse argument \"p1\": \"p1\" is no region: head, gap, tail, whole, or the number of a partition",
+            ),
+            ("restore st latest d.raw --overwrite", "invalid option '--overwrite'"),
             ("images", "images needs a store; `rescue help images` says more"),
         ] {
             assert_eq!(parsed(line).unwrap_err(), want, "{line}");

@@ -10,6 +10,7 @@ pub fn text(command: Option<&str>) -> &'static str {
         Some("images") => IMAGES,
         Some("restore") => RESTORE,
         Some("verify") => VERIFY,
+        Some("export") => EXPORT,
         _ => OVERVIEW,
     }
 }
@@ -25,6 +26,7 @@ rescue images whole disks into a store and writes them back, while no system run
   rescue images STORE                 the images in STORE
   rescue restore STORE IMAGE DISK     overwrite DISK with IMAGE, and read it back
   rescue verify STORE [IMAGE]         read and check every byte that STORE (or IMAGE) needs
+  rescue export STORE IMAGE -o FILE   write IMAGE, or one region of it, as a raw disk; - for standard output
   rescue help COMMAND                 more on one of them
 
 A DISK is a device (/dev/nvme0n1), a file that stands in for one (disk.raw), an NBD export
@@ -122,4 +124,27 @@ indexes, manifests. Damage is named by image, region and bytes of the disk, and 
 next capture of the same data stores it anew. Exit code 0 when all is well, 1 when not.
 
   --json    the result as one JSON object; progress as JSON lines on standard error
+";
+
+const EXPORT: &str = "\
+rescue export STORE IMAGE -o FILE [--region REGION] [--overwrite] [--accept-partial] [--dry-run] [--json]
+
+Writes IMAGE as a raw disk of exactly the source's length, for virtual machines, loop devices and other
+tools. What the image does not keep is zero; in FILE, runs of zeros are holes. FILE has another name
+(FILE.unfinished-…) until all of it is written and synced: a half file is never called FILE. Every chunk
+is checked by its hash before it is written; FILE is not read back.
+
+  -o, --output FILE      the file; `-` writes every byte, in order, to standard output, and everything else
+                         that is said to standard error
+      --region REGION    one region alone: the number of a partition, head, tail, whole, or gap where there
+                         is one only (`rescue show` lists them)
+      --overwrite        replace FILE when all of the new one is written
+      --accept-partial   export although sectors of the source were unreadable; they are zeros
+  -n, --dry-run          show the plan and stop
+      --json             the result as one JSON object; progress as JSON lines on standard error
+
+Ends as COMPLETE (0: synced; where standard output is a pipe, all of it was taken), PARTIAL (4) or FAILED
+(1: there is no FILE; what came through standard output is not whole).
+Refused (3): FILE exists, is a device or a link, or lies in STORE; standard output is a terminal or a disk.
+A disk is written by `rescue restore`, which proves what it wrote.
 ";

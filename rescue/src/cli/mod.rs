@@ -34,12 +34,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return exit::USAGE.into();
         }
     };
-    let json = command.is_json();
+    let (json, tell) = (command.is_json(), teller(command.takes_stdout()));
     match run(command) {
         Ok(code) => code.into(),
         Err(error) => {
             if json {
-                print_json(&Failed { error: error.to_string(), refused: matches!(error, plan::Error::Refused(_)) });
+                let refused = matches!(error, plan::Error::Refused(_));
+                tell(&as_json(&Failed { error: error.to_string(), refused }));
             }
             say(&format!("rescue: {error}\n"));
             exit_code(&error).into()
@@ -62,6 +63,7 @@ fn exit_code(error: &plan::Error) -> u8 {
 }
 
 fn run(command: Command) -> Result<u8, plan::Error> {
+    let tell = teller(command.takes_stdout());
     match command {
         Command::Tui(options) => return screens(&options),
         Command::Help(topic) => print(help::text(topic.as_deref())),
@@ -90,7 +92,7 @@ fn run(command: Command) -> Result<u8, plan::Error> {
             }
             return Ok(u8::from(!found.problems.is_empty()));
         }
-        Command::Run { job, dry_run, yes, json } => return run_job(&job, dry_run, yes, json),
+        Command::Run { job, dry_run, yes, json } => return run_job(&job, dry_run, yes, json, tell),
     }
     Ok(0)
 }
@@ -107,7 +109,10 @@ fn screens(options: &tui::Options) -> Result<u8, plan::Error> {
     }
 }
 
-fn run_job(job: &Job, dry_run: bool, yes: bool, json: bool) -> Result<u8, plan::Error> {
+/// Plans and runs a job.
+///
+/// * `tell`: says a plan that was asked for, or the outcome.
+fn run_job(job: &Job, dry_run: bool, yes: bool, json: bool, tell: fn(&str)) -> Result<u8, plan::Error> {
     let cancel = Cancel::new();
     // Nothing is held while a person is asked, so a signal then ends the program as it always does.
     let asks = matches!(job, Job::Restore(_)) && !yes;
@@ -116,11 +121,7 @@ fn run_job(job: &Job, dry_run: bool, yes: bool, json: bool) -> Result<u8, plan::
     }
     let report = match Plan::new(job, &Silent, &cancel) {
         Ok(plan) if dry_run => {
-            if json {
-                print_json(plan.view())
-            } else {
-                print(&print::plan(plan.view()))
-            }
+            tell(&if json { as_json(plan.view()) } else { print::plan(plan.view()) });
             return Ok(0);
         }
         Ok(plan) => {
@@ -142,12 +143,8 @@ fn run_job(job: &Job, dry_run: bool, yes: bool, json: bool) -> Result<u8, plan::
         }
         Err(error) => Report::not_run(job, &error),
     };
-    if json {
-        print_json(&report);
-    } else {
-        // Where standard output is a file, it gets the outcome; the progress went to standard error.
-        print(&print::report(&report));
-    }
+    // Where standard output is a file, it gets the outcome; the progress went to standard error.
+    tell(&if json { as_json(&report) } else { print::report(&report) });
     Ok(report.exit_code())
 }
 
@@ -205,10 +202,18 @@ fn print(text: &str) {
 }
 
 fn print_json(value: &impl serde::Serialize) {
-    match serde_json::to_string(value) {
-        Ok(text) => print(&format!("{text}\n")),
-        Err(error) => say(&format!("rescue: {error}\n")),
-    }
+    print(&as_json(value));
+}
+
+/// Writes `value` as one line.
+fn as_json(value: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
+    text + "\n"
+}
+
+/// Returns what says a result: on standard output, unless that is for the bytes of a disk.
+fn teller(stdout_is_taken: bool) -> fn(&str) {
+    if stdout_is_taken { say } else { print }
 }
 
 fn say(text: &str) {

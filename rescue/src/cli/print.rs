@@ -294,6 +294,12 @@ fn summary(report: &Report) -> String {
             Escaped(&report.disk),
             Bytes(report.allocated_bytes)
         ),
+        "export" => format!(
+            "image {image} is in {}, {} bytes, {} of them in use",
+            Escaped(&report.disk),
+            report.disk_bytes,
+            Bytes(report.allocated_bytes)
+        ),
         _ => "everything that was read is as it was written".to_owned(),
     }
 }

@@ -9,6 +9,7 @@ pub mod cancel;
 mod capture;
 mod chunks;
 mod error;
+mod export;
 pub mod failure;
 mod guard;
 mod meter;
@@ -25,7 +26,7 @@ mod verify;
 pub mod view;
 mod words;
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,7 @@ pub use self::{
 use crate::{
     block::DiskRef,
     store::{Manifest, Store},
+    table::RegionKind,
 };
 
 /// What to do, to which disk, with which store.
@@ -50,6 +52,8 @@ pub enum Job {
     Restore(RestoreJob),
     /// Reads back and checks what a store holds.
     Verify(VerifyJob),
+    /// Writes an image as a raw disk.
+    Export(ExportJob),
 }
 
 /// Images `disk` into `store`.
@@ -104,6 +108,60 @@ pub struct VerifyJob {
     /// One image, or everything.
     #[serde(default)]
     pub image: Option<ImageRef>,
+}
+
+/// Writes `image` of `store` as a raw disk, or one region of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExportJob {
+    /// The store's folder.
+    pub store: PathBuf,
+    /// Which image.
+    pub image: ImageRef,
+    /// Where the bytes go.
+    pub output: Output,
+    /// One region alone; there must be exactly one of it.
+    #[serde(default)]
+    pub region: Option<RegionKind>,
+    /// Replace a file that exists.
+    #[serde(default)]
+    pub overwrite: bool,
+    /// Export although sectors of the source were unreadable.
+    #[serde(default)]
+    pub accept_partial: bool,
+}
+
+/// Where an export goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PathBuf", into = "PathBuf")]
+pub enum Output {
+    /// A file.
+    File(PathBuf),
+    /// Standard output: `-`.
+    Stdout,
+}
+
+impl From<PathBuf> for Output {
+    fn from(path: PathBuf) -> Self {
+        if path.as_os_str() == "-" { Self::Stdout } else { Self::File(path) }
+    }
+}
+
+impl From<Output> for PathBuf {
+    fn from(output: Output) -> Self {
+        match output {
+            Output::File(path) => path,
+            Output::Stdout => "-".into(),
+        }
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Stdout => f.pad("standard output"),
+        }
+    }
 }
 
 /// Names an image of a store.

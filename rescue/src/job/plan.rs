@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{
-    Cancel, Job, Monitor, Report, capture::CapturePlan, restore::RestorePlan, verify::VerifyPlan, view::PlanView,
+    Cancel, Job, Monitor, Report, capture::CapturePlan, export::ExportPlan, restore::RestorePlan, verify::VerifyPlan,
+    view::PlanView,
 };
 pub use super::{
     error::{Error, chain},
@@ -20,6 +21,7 @@ enum Kind {
     Capture(Box<CapturePlan>),
     Restore(Box<RestorePlan>),
     Verify(Box<VerifyPlan>),
+    Export(Box<ExportPlan>),
 }
 
 impl Plan {
@@ -42,6 +44,10 @@ impl Plan {
                 let plan = VerifyPlan::new(job)?;
                 Self { view: plan.view(), kind: Kind::Verify(Box::new(plan)) }
             }
+            Job::Export(job) => {
+                let plan = ExportPlan::new(job)?;
+                Self { view: plan.view(), kind: Kind::Export(Box::new(plan)) }
+            }
         })
     }
 
@@ -59,6 +65,7 @@ impl Plan {
             Kind::Capture(plan) => plan.run(monitor, cancel),
             Kind::Restore(plan) => plan.run(monitor, cancel),
             Kind::Verify(plan) => plan.run(monitor, cancel),
+            Kind::Export(plan) => plan.run(monitor, cancel),
         });
         // A defect ends the job, never the process that shows its outcome: that may be PID 1's only child.
         catch_unwind(run).unwrap_or_else(|panic| {

@@ -140,15 +140,15 @@ impl Effort {
 /// How a job ended, with its figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// `capture`, `restore` or `verify`.
+    /// `capture`, `restore`, `verify` or `export`.
     pub job: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// The disk, as the person named it; empty for a verify.
+    /// The disk, or the file an export wrote, as the person named it; empty for a verify.
     pub disk: String,
-    /// The image made, restored or verified.
+    /// The image made, restored, verified or exported.
     pub image: Option<String>,
-    /// Bytes of the disk.
+    /// Bytes of the disk, or of what an export wrote.
     pub disk_bytes: u64,
     /// Bytes kept by the allocation maps.
     pub allocated_bytes: u64,
@@ -180,13 +180,14 @@ impl Report {
             Job::Capture(job) => ("capture", job.disk.to_string()),
             Job::Restore(job) => ("restore", job.disk.to_string()),
             Job::Verify(_) => ("verify", String::new()),
+            Job::Export(job) => ("export", job.output.to_string()),
         };
         Self::failed(name, disk, error)
     }
 
     /// Returns the report of a job that came to nothing.
     ///
-    /// * `job`: `capture`, `restore` or `verify`.
+    /// * `job`: `capture`, `restore`, `verify` or `export`.
     /// * `disk`: as the person named it; empty for a verify.
     #[must_use]
     pub fn failed(job: &str, disk: String, error: &error::Error) -> Self {

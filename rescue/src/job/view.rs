@@ -122,15 +122,15 @@ pub struct StoreView {
 /// A plan, as the confirm screen and `--dry-run` show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
-    /// `capture`, `restore` or `verify`.
+    /// `capture`, `restore`, `verify` or `export`.
     pub job: String,
     /// What will happen, in one sentence.
     pub title: String,
-    /// The disk that is read or overwritten; `None` for a verify.
+    /// The disk that is read or overwritten; `None` for a verify or an export.
     pub disk: Option<Identity>,
     /// What happens, step by step.
     pub steps: Vec<Step>,
-    /// Bytes that will be read from or written to the disk.
+    /// Bytes that will be read from or written to the disk, or written by an export.
     pub bytes: u64,
     /// What a person should know before saying yes.
     pub warnings: Vec<String>,

@@ -210,6 +210,7 @@ impl Demo {
                 warnings: Vec::new(),
                 confirm: None,
             },
+            Job::Export(_) => return Err(plan::Error::Refused("the screens export nothing".to_owned())),
         })
     }
 }
@@ -250,6 +251,7 @@ impl Planned for DemoPlan {
                 &[Phase::Checking, Phase::Clearing, Phase::Writing, Phase::ReadingBack, Phase::WritingTable]
             }
             Job::Verify(_) => &[Phase::Verifying],
+            Job::Export(_) => &[Phase::Writing, Phase::Syncing],
         };
         let mut error = None;
         'job: for phase in phases {
@@ -294,6 +296,7 @@ impl DemoPlan {
         let image = match &self.job {
             Job::Capture(_) => (outcome != Outcome::Failed).then(|| "5b1d0c9e7a3f4e21b8c6d4f2a1908e77".to_owned()),
             Job::Restore(job) => Some(String::from(job.image.clone())),
+            Job::Export(job) => Some(String::from(job.image.clone())),
             Job::Verify(job) => job.image.as_ref().map(|image| match image {
                 ImageRef::Id(id) => id.clone(),
                 ImageRef::Latest => "latest".to_owned(),

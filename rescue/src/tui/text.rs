@@ -321,6 +321,7 @@ pub const fn usual_phases(job: Option<&Job>) -> &'static [Phase] {
             &[Phase::Checking, Phase::Clearing, Phase::Writing, Phase::ReadingBack, Phase::WritingTable]
         }
         Some(Job::Verify(_)) => &[Phase::Verifying],
+        Some(Job::Export(_)) => &[Phase::Writing, Phase::Syncing],
         None => &[],
     }
 }

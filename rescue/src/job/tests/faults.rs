@@ -167,13 +167,13 @@ fn a_damaged_store_is_refused_before_the_target_is_touched() {
     }
 }
 
-fn walk(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn walk(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 /// Raises a flag when a phase has gone on for a while.
-struct CancelIn(crate::job::Phase, Cancel);
+pub(super) struct CancelIn(pub crate::job::Phase, pub Cancel);
 
 impl Monitor for CancelIn {
     fn event(&self, event: Event) {
