@@ -356,6 +356,10 @@ impl TargetDisk for DeviceDisk {
         align::write(buf, offset, self.unit(), |buf, at| self.read_units(buf, at), |buf, at| self.write_units(buf, at))
     }
 
+    fn wants_aligned(&self) -> bool {
+        self.direct
+    }
+
     fn write_zeros(&self, range: Extent) -> Result<(), Error> {
         check_range(self.name(), self.identity.len, range.start, range.len())?;
         let (head, body, tail) = align::whole_units(range, self.unit());

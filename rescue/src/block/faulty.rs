@@ -345,6 +345,10 @@ impl<D: TargetDisk> TargetDisk for FaultyDisk<D> {
         self.inner.write_all_at(&other, offset)
     }
 
+    fn wants_aligned(&self) -> bool {
+        self.inner.wants_aligned()
+    }
+
     fn write_zeros(&self, range: Extent) -> Result<(), Error> {
         self.transfer("zeroing", Op::Zero(range))?;
         self.inner.write_zeros(range)

@@ -181,6 +181,11 @@ pub trait TargetDisk: Disk {
     /// [`Error::Beyond`], [`Error::Short`] or [`Error::Io`].
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), Error>;
 
+    /// Tells whether writes from an [`buffer::AlignedBuf`] save a copy.
+    fn wants_aligned(&self) -> bool {
+        false
+    }
+
     /// Makes `range` read as zeros, by the cheapest way the disk has that guarantees it.
     ///
     /// # Errors
@@ -239,6 +244,10 @@ macro_rules! shared {
         impl<T: TargetDisk + ?Sized> TargetDisk for $pointer<T> {
             fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
                 (**self).write_all_at(buf, offset)
+            }
+
+            fn wants_aligned(&self) -> bool {
+                (**self).wants_aligned()
             }
 
             fn write_zeros(&self, range: Extent) -> Result<(), Error> {

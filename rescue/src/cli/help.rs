@@ -100,10 +100,11 @@ Lists the images in STORE, newest first: id, time, machine, disk, size, what it 
 const RESTORE: &str = "\
 rescue restore STORE IMAGE DISK [--yes] [--dry-run] [--accept-partial] [--json] [--sector-size BYTES]
 
-Overwrites DISK with IMAGE. Before the first write every frame of the image is read and checked, and
-the first and last MiB of DISK are kept in the store (folder undo/). The head of the disk is written last,
-after everything else was read back from the medium: a restore that stopped half-way leaves a disk that
-does not start, and doing it again finishes it. On a larger disk the backup GPT moves to the new end.
+Overwrites DISK with IMAGE. DISK is read first, and what it holds already is not written again. Before the
+first write every frame that DISK needs is read and checked, and the first and last MiB of DISK are kept in
+the store (folder undo/). The head of the disk is written last, after everything else was read back from the
+medium: a restore that stopped half-way leaves a disk that does not start, and doing it again goes on from
+there. On a larger disk the backup GPT moves to the new end.
 
 You are asked to type the end of the disk's serial number.
 

@@ -290,9 +290,11 @@ fn summary(report: &Report) -> String {
             Bytes(report.deduplicated_bytes)
         ),
         "restore" => format!(
-            "image {image} is on {}, {} written and read back",
+            "image {image} is on {}: {} in use, {} written and read back, {} were there already",
             Escaped(&report.disk),
-            Bytes(report.allocated_bytes)
+            Bytes(report.allocated_bytes),
+            Bytes(report.written_bytes),
+            Bytes(report.unchanged_bytes)
         ),
         "export" => format!(
             "image {image} is in {}, {} bytes, {} of them in use",

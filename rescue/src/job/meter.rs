@@ -73,6 +73,12 @@ impl<'a> Meter<'a> {
         self.set(done);
     }
 
+    /// Takes `bytes` from what the phase will go through.
+    pub fn less(&self, bytes: u64) {
+        let less = |total: u64| Some(total.saturating_sub(bytes));
+        let _ = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// Counts `bytes` as new in the store.
     pub fn add_stored(&self, bytes: u64) {
         self.stored.fetch_add(bytes, Ordering::Relaxed);

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// Reading tables and file systems to decide what to do.
     Planning,
+    /// Reading the target to find what it holds already.
+    Comparing,
     /// Checking the stored frames of the image before the first write.
     Checking,
     /// Reading the source and storing its chunks.
@@ -34,6 +36,7 @@ impl Phase {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Planning => "planning",
+            Self::Comparing => "comparing",
             Self::Checking => "checking the image",
             Self::Capturing => "capturing",
             Self::Syncing => "making it durable",

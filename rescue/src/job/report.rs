@@ -156,6 +156,12 @@ pub struct Report {
     pub stored_bytes: u64,
     /// Bytes of the allocated ones whose chunks the store held already.
     pub deduplicated_bytes: u64,
+    /// Bytes a restore wrote to the disk, zeros included.
+    #[serde(default)]
+    pub written_bytes: u64,
+    /// Bytes of the allocated ones that the target of a restore held already; they were read and not written.
+    #[serde(default)]
+    pub unchanged_bytes: u64,
     /// Phases in order, with figures.
     pub stages: Vec<Stage>,
     /// What went wrong, one sentence each.
@@ -207,6 +213,8 @@ impl Report {
             allocated_bytes: 0,
             stored_bytes: 0,
             deduplicated_bytes: 0,
+            written_bytes: 0,
+            unchanged_bytes: 0,
             stages: Vec::new(),
             problems: Vec::new(),
             error: None,

@@ -1,16 +1,21 @@
 //! Restore: an image onto a disk.
 //!
-//! Order is what makes it safe: every stored frame is checked before the first write; the target's old head and tail are
-//! kept in the store; then head and tail are cleared, the regions written and read back from the medium, and the
-//! tables written, the head of the disk last. A restore that stopped half-way leaves nothing firmware could boot.
+//! Order is what makes it safe: the target is compared, and every stored frame that it needs is checked before the first
+//! write; the target's old head and tail are kept in the store; then head and tail are cleared, what differed in the
+//! regions is written and read back from the medium, and the tables are written, the head of the disk last. A restore
+//! that stopped half-way leaves nothing firmware could boot, and the next one finds what it wrote and goes on.
 
+mod compare;
 mod late;
+mod pen;
 mod read_back;
+mod target;
 mod wipe;
 mod write;
 
 use std::time::Instant;
 
+use self::{compare::Same, pen::Pen};
 use super::{
     Cancel, ImageRef, Monitor, Phase, RestoreJob,
     analysis::{read_layout, region_name},
@@ -98,6 +103,12 @@ impl RestorePlan {
         Ok(Self { store, manifest, target, pieces, superseded, wiped, late, planning, warnings })
     }
 
+    /// Returns the ends of the target that are cleared first.
+    fn ends(&self) -> ExtentSet {
+        let len = self.target.len();
+        [Extent::new(0, CLEARED.min(len)), Extent::new(len.saturating_sub(CLEARED), len)].into_iter().collect()
+    }
+
     fn allocated(&self) -> u64 {
         self.manifest.regions.iter().map(|region| region.allocated.total()).sum()
     }
@@ -120,8 +131,10 @@ impl RestorePlan {
             let (range, bytes) = (region.region.range, region.allocated.total());
             let free = range.len() - bytes;
             let what = match free {
-                0 => "write and read back".to_owned(),
-                _ => format!("write and read back; leave {} free, but zero old signatures", Bytes(free)),
+                0 => "write what differs and read it back".to_owned(),
+                _ => {
+                    format!("write what differs and read it back; leave {} free, but zero old signatures", Bytes(free))
+                }
             };
             steps.push(step(&region_name(region.kind(), region.detected.as_ref()), range, &what, bytes));
         }
@@ -158,19 +171,29 @@ impl RestorePlan {
         draft.report.disk_bytes = self.target.len();
         draft.report.allocated_bytes = self.allocated();
         draft.report.stages.push(self.planning.clone());
-        let result = self.restore(monitor, cancel, &mut draft);
+        let pen = Pen::new(self.target.as_ref());
+        let result = self.restore(&pen, monitor, cancel, &mut draft);
+        draft.report.written_bytes = pen.bytes();
         draft.finish(result)
     }
 
-    fn restore(&self, monitor: &dyn Monitor, cancel: &Cancel, draft: &mut Draft<'_>) -> Result<Outcome, Error> {
-        self.check_store(monitor, cancel, draft)?;
+    fn restore(
+        &self,
+        pen: &Pen<'_>,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+        draft: &mut Draft<'_>,
+    ) -> Result<Outcome, Error> {
         // The plan may have waited for its confirmation for hours.
         self.target.check_unchanged()?;
+        let same = self.compare(monitor, cancel, draft)?;
+        self.check_store(&same, monitor, cancel, draft)?;
+        self.target.check_unchanged()?;
         self.keep_old_ends(draft);
-        self.clear_ends(monitor, draft)?;
-        let held = self.write_regions(monitor, cancel, draft)?;
-        self.read_back_regions(monitor, cancel, draft)?;
-        self.write_late(held, monitor, draft)?;
+        self.clear_ends(pen, monitor, draft)?;
+        let held = self.write_regions(pen, &same, monitor, cancel, draft)?;
+        self.read_back_regions(pen, &same, monitor, cancel, draft)?;
+        self.write_late(pen, held, monitor, draft)?;
         self.target.check_unchanged()?;
         if let Err(error) = self.target.reread_table() {
             draft.problem(format!(
@@ -189,12 +212,18 @@ impl RestorePlan {
         })
     }
 
-    /// Reads every stored frame of the image, so that damage is known before the target is touched.
-    fn check_store(&self, monitor: &dyn Monitor, cancel: &Cancel, draft: &mut Draft<'_>) -> Result<(), Error> {
+    /// Reads every stored frame that the target needs, so that damage is known before the target is touched.
+    fn check_store(
+        &self,
+        same: &Same,
+        monitor: &dyn Monitor,
+        cancel: &Cancel,
+        draft: &mut Draft<'_>,
+    ) -> Result<(), Error> {
         let meter = Meter::begin(monitor, Phase::Checking, 0);
         let damage = self
             .store
-            .precheck_image(&self.manifest, &|done, total| meter.set_of(done, total), &|| cancel.is_cancelled());
+            .precheck_image(&self.needed(same), &|done, total| meter.set_of(done, total), &|| cancel.is_cancelled());
         let damage = damage.map_err(|error| match error {
             store::Error::Cancelled => Error::Failed("cancelled before anything was written".to_owned()),
             other => Error::failed("checking the image in the store", &other),
@@ -240,11 +269,11 @@ impl RestorePlan {
         }
     }
 
-    fn clear_ends(&self, monitor: &dyn Monitor, draft: &mut Draft<'_>) -> Result<(), Error> {
-        let meter = Meter::begin(monitor, Phase::Clearing, 2 * CLEARED);
-        let len = self.target.len();
-        for extent in [Extent::new(0, CLEARED.min(len)), Extent::new(len.saturating_sub(CLEARED), len)] {
-            self.target.write_zeros(extent)?;
+    fn clear_ends(&self, pen: &Pen<'_>, monitor: &dyn Monitor, draft: &mut Draft<'_>) -> Result<(), Error> {
+        let ends = self.ends();
+        let meter = Meter::begin(monitor, Phase::Clearing, ends.total());
+        for extent in ends.iter() {
+            pen.write_zeros(extent)?;
             meter.add(extent.len());
         }
         self.target.sync()?;

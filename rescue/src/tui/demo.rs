@@ -247,9 +247,14 @@ impl Planned for DemoPlan {
         let mut problems = Vec::new();
         let phases: &[Phase] = match self.job {
             Job::Capture(_) => &[Phase::Capturing, Phase::Syncing],
-            Job::Restore(_) => {
-                &[Phase::Checking, Phase::Clearing, Phase::Writing, Phase::ReadingBack, Phase::WritingTable]
-            }
+            Job::Restore(_) => &[
+                Phase::Comparing,
+                Phase::Checking,
+                Phase::Clearing,
+                Phase::Writing,
+                Phase::ReadingBack,
+                Phase::WritingTable,
+            ],
             Job::Verify(_) => &[Phase::Verifying],
             Job::Export(_) => &[Phase::Writing, Phase::Syncing],
         };
@@ -311,6 +316,8 @@ impl DemoPlan {
             allocated_bytes: self.view.bytes,
             stored_bytes: self.view.bytes / 3,
             deduplicated_bytes: self.view.bytes / 4,
+            written_bytes: self.view.bytes / 3 * 2,
+            unchanged_bytes: self.view.bytes / 3,
             stages,
             problems,
             error,

@@ -301,6 +301,7 @@ pub const fn fs_state(state: FsState) -> &'static str {
 pub const fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Planning => "Planning",
+        Phase::Comparing => "Comparing with the image",
         Phase::Checking => "Checking the image",
         Phase::Capturing => "Reading and storing",
         Phase::Syncing => "Making it durable",
@@ -317,9 +318,14 @@ pub const fn phase(phase: Phase) -> &'static str {
 pub const fn usual_phases(job: Option<&Job>) -> &'static [Phase] {
     match job {
         Some(Job::Capture(_)) => &[Phase::Capturing, Phase::Syncing],
-        Some(Job::Restore(_)) => {
-            &[Phase::Checking, Phase::Clearing, Phase::Writing, Phase::ReadingBack, Phase::WritingTable]
-        }
+        Some(Job::Restore(_)) => &[
+            Phase::Comparing,
+            Phase::Checking,
+            Phase::Clearing,
+            Phase::Writing,
+            Phase::ReadingBack,
+            Phase::WritingTable,
+        ],
         Some(Job::Verify(_)) => &[Phase::Verifying],
         Some(Job::Export(_)) => &[Phase::Writing, Phase::Syncing],
         None => &[],

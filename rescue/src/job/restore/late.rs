@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::RestorePlan;
+use super::{RestorePlan, pen::Pen};
 use crate::{
     block::{self, TargetDisk},
     extent::{Extent, ExtentSet},
@@ -29,8 +29,22 @@ fn boot_area(target_len: u64) -> Extent {
 }
 
 impl RestorePlan {
+    /// Returns what of `extents` is not late.
+    pub(super) fn without_late(&self, extents: &ExtentSet) -> ExtentSet {
+        let Some((first, last)) = extents.as_slice().first().zip(extents.as_slice().last()) else {
+            return ExtentSet::new();
+        };
+        extents.subtract(&self.late.clip(Extent::new(first.start, last.end)))
+    }
+
     /// Writes what was held back, from the end of the disk to its start, and reads it back.
-    pub(super) fn write_late(&self, held: Held, monitor: &dyn Monitor, draft: &mut Draft<'_>) -> Result<(), Error> {
+    pub(super) fn write_late(
+        &self,
+        pen: &Pen<'_>,
+        held: Held,
+        monitor: &dyn Monitor,
+        draft: &mut Draft<'_>,
+    ) -> Result<(), Error> {
         let meter = Meter::begin(monitor, Phase::WritingTable, self.late.total());
         let boot = boot_area(self.target.len());
         let parts = self.late_parts(held)?;
@@ -43,7 +57,7 @@ impl RestorePlan {
         for turn in order {
             for (offset, bytes) in parts.iter().rev() {
                 if turn(Extent::new(*offset, offset + bytes.len() as u64)) {
-                    self.target.write_all_at(bytes, *offset)?;
+                    pen.write(bytes, *offset)?;
                     meter.add(bytes.len() as u64);
                 }
             }

@@ -2,7 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{RestorePlan, cancelled, write::Batch};
+use super::{
+    RestorePlan, cancelled,
+    compare::Same,
+    pen::Pen,
+    target::{is_zero, read_extents},
+    write::Batch,
+};
 use crate::{
     block::buffer::AlignedBuf,
     extent::{Extent, ExtentSet},
@@ -12,26 +18,29 @@ use crate::{
 };
 
 impl RestorePlan {
-    /// Reads every allocated byte that is not late from the medium and compares it.
+    /// Reads every byte that was written and is not late from the medium and compares it, and with it those that were
+    /// found equal but may have been passed over by a write since.
     pub(super) fn read_back_regions(
         &self,
+        pen: &Pen<'_>,
+        same: &Same,
         monitor: &dyn Monitor,
         cancel: &Cancel,
         draft: &mut Draft<'_>,
     ) -> Result<(), Error> {
         self.target.drop_caches()?;
-        let meter = Meter::begin(monitor, Phase::ReadingBack, self.allocated());
+        let proven = &self.undisturbed(same, &pen.written());
+        let meter = Meter::begin(monitor, Phase::ReadingBack, self.allocated().saturating_sub(same.allocated));
         let failure = Failure::default();
         let batches = Mutex::new(self.batches());
-        let workers = pipeline::workers(self.manifest.chunk_len);
         std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| failure.guard(|| self.read_back(&batches, &failure, &meter, cancel)));
+            for _ in 0..pipeline::transfer_workers(self.manifest.chunk_len) {
+                scope.spawn(|| failure.guard(|| self.read_back(&batches, proven, &failure, &meter, cancel)));
             }
         });
         failure.result()?;
         let mut buf = AlignedBuf::zeroed(usize::try_from(MIB).expect("a MiB fits in memory"));
-        self.compare_zeros(self.wiped.as_slice(), &mut buf)?;
+        self.compare_zeros(&proven.lacks(&self.wiped), &mut buf)?;
         draft.report.stages.push(meter.finish());
         Ok(())
     }
@@ -39,12 +48,12 @@ impl RestorePlan {
     fn read_back(
         &self,
         batches: &Mutex<impl Iterator<Item = Batch>>,
+        proven: &Same,
         failure: &Failure,
         meter: &Meter<'_>,
         cancel: &Cancel,
     ) -> Result<(), Error> {
-        let chunk_len = usize::try_from(self.manifest.chunk_len).expect("checked when the image was loaded");
-        let mut buf = AlignedBuf::zeroed(chunk_len);
+        let mut buf = AlignedBuf::zeroed(self.chunk_memory());
         loop {
             if cancel.is_cancelled() {
                 return Err(cancelled());
@@ -56,29 +65,34 @@ impl RestorePlan {
             match next {
                 None => return Ok(()),
                 Some(Batch::Zero { region, first, count }) => {
-                    let (_, allocated) = self.place(region, first, count);
-                    self.compare_zeros(&allocated, &mut buf)?;
-                    meter.add(allocated.iter().map(|extent| extent.len()).sum());
+                    let wanted = proven.lacks(&self.place(region, first, count).1);
+                    self.compare_zeros(&self.without_late(&wanted), &mut buf)?;
+                    meter.add(wanted.total());
                 }
                 Some(Batch::Chunk { region, number, id }) => {
-                    meter.add(self.compare_chunk(region, number, id, &mut buf)?);
+                    meter.add(self.compare_chunk(region, number, id, proven, &mut buf)?);
                 }
             }
         }
     }
 
-    /// Compares one chunk by its hash, or byte for byte where parts of it are late.
-    fn compare_chunk(&self, region: usize, number: u64, id: ChunkId, buf: &mut AlignedBuf) -> Result<u64, Error> {
+    /// Compares one chunk by its hash, or byte for byte where parts of it are late. Returns how many bytes that was about.
+    fn compare_chunk(
+        &self,
+        region: usize,
+        number: u64,
+        id: ChunkId,
+        proven: &Same,
+        buf: &mut AlignedBuf,
+    ) -> Result<u64, Error> {
         let (chunk, allocated) = self.place(region, number, 1);
-        let total = allocated.iter().map(|extent| extent.len()).sum();
-        let at = |offset: u64| usize::try_from(offset - chunk.start).expect("a chunk lies in memory");
-        let allocated = ExtentSet::from_unsorted(allocated);
-        let now = allocated.subtract(&self.late);
-        let buf = &mut buf[..at(chunk.end)];
-        buf.fill(0);
-        for extent in now.iter() {
-            self.target.read_exact_at(&mut buf[at(extent.start)..at(extent.end)], extent.start)?;
+        let now = self.without_late(&allocated);
+        if proven.holds(&now) {
+            return Ok(if now.is_empty() { allocated.total() } else { 0 });
         }
+        let at = |offset: u64| usize::try_from(offset - chunk.start).expect("a chunk lies in memory");
+        let buf = &mut buf[..at(chunk.end)];
+        read_extents(self.target.as_ref(), chunk, &now, buf)?;
         let equal = if now.total() == allocated.total() {
             ChunkId::of(buf) == id
         } else {
@@ -89,36 +103,41 @@ impl RestorePlan {
                 plain.get(range.clone()) == Some(&buf[range])
             })
         };
-        if equal { Ok(total) } else { Err(self.differs(region, chunk)) }
+        if equal { Ok(allocated.total()) } else { Err(self.differs(region, chunk)) }
     }
 
-    fn compare_zeros(&self, allocated: &[Extent], buf: &mut [u8]) -> Result<(), Error> {
-        let expected = ExtentSet::from_unsorted(allocated.to_vec()).subtract(&self.late);
+    fn compare_zeros(&self, expected: &ExtentSet, buf: &mut [u8]) -> Result<(), Error> {
         for extent in expected.iter() {
             let mut at = extent.start;
             // A sparse file knows its holes; a device answers with everything.
-            while let Some(data) = self.target.next_data(at)?.map(|data| data.intersect(extent)) {
+            while at < extent.end {
+                let Some(data) = self.target.next_data(at)?.map(|data| data.intersect(extent)) else { break };
                 if data.is_empty() {
                     break;
                 }
-                let step = MIB.min(data.len()).min(buf.len() as u64);
-                let part = &mut buf[..usize::try_from(step).expect("at most a chunk")];
-                self.target.read_exact_at(part, data.start)?;
-                if let Some(wrong) = part.iter().position(|byte| *byte != 0) {
-                    return Err(Error::Failed(format!(
-                        "byte {:#x} of {} reads back as {:#04x}, zero was written",
-                        data.start + wrong as u64,
-                        self.target.identity().path,
-                        part[wrong]
-                    )));
-                }
-                at = data.start + step;
-                if at >= extent.end {
-                    break;
+                at = data.start;
+                while at < data.end {
+                    let step = (data.end - at).min(buf.len() as u64);
+                    let part = &mut buf[..usize::try_from(step).expect("no longer than the buffer")];
+                    self.target.read_exact_at(part, at)?;
+                    if !is_zero(part) {
+                        return Err(self.not_zero(at, part));
+                    }
+                    at += step;
                 }
             }
         }
         Ok(())
+    }
+
+    fn not_zero(&self, offset: u64, part: &[u8]) -> Error {
+        let wrong = part.iter().position(|byte| *byte != 0).unwrap_or_default();
+        Error::Failed(format!(
+            "byte {:#x} of {} reads back as {:#04x}, zero was written",
+            offset + wrong as u64,
+            self.target.identity().path,
+            part.get(wrong).copied().unwrap_or_default()
+        ))
     }
 
     fn differs(&self, region: usize, chunk: Extent) -> Error {

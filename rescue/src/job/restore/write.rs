@@ -1,14 +1,16 @@
-//! Writing the regions: workers read and check chunks, one writer puts their allocated bytes in place.
+//! Writing the regions: each worker takes a chunk out of the store, checks it, and puts its allocated bytes in place.
+//!
+//! Several write at once: while one waits for the disk others decode, and a disk that takes more than one request at a
+//! time gets more than one. They take chunks in the order of the disk, so that a disk with a head moves it little.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
-use super::{RestorePlan, cancelled, late::Held};
+use super::{RestorePlan, cancelled, compare::Same, late::Held, pen::Pen};
 use crate::{
+    block::buffer::AlignedBuf,
     extent::{Extent, ExtentSet},
     job::{Cancel, Monitor, Phase, chunks, error::Error, failure::Failure, meter::Meter, pipeline, report::Draft},
-    store::{ChunkId, manifest::ChunkRun},
+    store::{ChunkId, Reader, manifest::ChunkRun},
 };
 
 /// Zero chunks that are written in one go: often enough to look at the cancel flag.
@@ -36,13 +38,14 @@ pub(super) enum Batch {
     },
 }
 
-/// A chunk on its way from a worker to the writer.
-struct Ready {
-    /// Its bytes on the disk.
-    chunk: Extent,
-    /// Its allocated extents on the disk.
-    allocated: Vec<Extent>,
-    plain: Vec<u8>,
+impl Batch {
+    /// Returns region, number of the first chunk, and how many.
+    pub(super) const fn place(&self) -> (usize, u64, u64) {
+        match *self {
+            Self::Chunk { region, number, .. } => (region, number, 1),
+            Self::Zero { region, first, count } => (region, first, count),
+        }
+    }
 }
 
 impl RestorePlan {
@@ -68,8 +71,8 @@ impl RestorePlan {
         })
     }
 
-    /// Returns a chunk's bytes on the disk, and the allocated ones among them.
-    pub(super) fn place(&self, region: usize, first: u64, count: u64) -> (Extent, Vec<Extent>) {
+    /// Returns the bytes of chunks on the disk, and the allocated ones among them.
+    pub(super) fn place(&self, region: usize, first: u64, count: u64) -> (Extent, ExtentSet) {
         let image = &self.manifest.regions[region];
         let (start, len) = (image.region.range.start, image.region.range.len());
         let from = chunks::slot(first, len, self.manifest.chunk_len).start;
@@ -79,81 +82,48 @@ impl RestorePlan {
         (on_disk(window), image.allocated.within(window).map(on_disk).collect())
     }
 
-    /// Writes every allocated byte that is not late, and returns the late ones that came out of chunks.
+    /// Writes every allocated byte that is not late and that the target does not hold already, and returns the late ones
+    /// that came out of chunks.
     pub(super) fn write_regions(
         &self,
+        pen: &Pen<'_>,
+        same: &Same,
         monitor: &dyn Monitor,
         cancel: &Cancel,
         draft: &mut Draft<'_>,
     ) -> Result<Held, Error> {
-        let meter = Meter::begin(monitor, Phase::Writing, self.allocated());
-        let workers = pipeline::workers(self.manifest.chunk_len);
+        let meter = Meter::begin(monitor, Phase::Writing, self.allocated().saturating_sub(same.allocated));
         let failure = Failure::default();
         let held = Mutex::new(Held::new());
         let batches = Mutex::new(self.batches());
-        let (ready_in, ready) = bounded::<Ready>(2 * workers);
         std::thread::scope(|scope| {
-            for _ in 0..workers {
-                let (ready_in, batches, failure, meter) = (ready_in.clone(), &batches, &failure, &meter);
-                scope.spawn(move || failure.guard(|| self.decode(batches, &ready_in, failure, meter, cancel)));
+            for _ in 0..pipeline::transfer_workers(self.manifest.chunk_len) {
+                let mut worker = Worker {
+                    plan: self,
+                    pen,
+                    same,
+                    meter: &meter,
+                    held: &held,
+                    reader: self.store.reader(),
+                    plain: Vec::new(),
+                    aligned: self.target.wants_aligned().then(|| AlignedBuf::zeroed(self.chunk_memory())),
+                };
+                let (batches, failure) = (&batches, &failure);
+                scope.spawn(move || failure.guard(|| worker.run(batches, failure, cancel)));
             }
-            drop(ready_in);
-            failure.guard(|| self.write_ready(&ready, &failure, &meter, &held));
-            // Workers must not wait for a writer that has stopped.
-            ready.iter().for_each(drop);
         });
         failure.result()?;
-        for extent in self.wiped.iter() {
-            self.target.write_zeros(extent)?;
+        for extent in same.lacks(&self.wiped).iter() {
+            pen.write_zeros(extent)?;
         }
         self.target.sync()?;
         draft.report.stages.push(meter.finish());
         Ok(held.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn decode(
-        &self,
-        batches: &Mutex<impl Iterator<Item = Batch>>,
-        ready: &Sender<Ready>,
-        failure: &Failure,
-        meter: &Meter<'_>,
-        cancel: &Cancel,
-    ) -> Result<(), Error> {
-        let mut reader = self.store.reader();
-        loop {
-            if cancel.is_cancelled() {
-                return Err(cancelled());
-            }
-            if failure.is_set() {
-                return Ok(());
-            }
-            let next = lock(batches).next();
-            match next {
-                None => return Ok(()),
-                Some(Batch::Zero { region, first, count }) => {
-                    let (_, allocated) = self.place(region, first, count);
-                    for extent in ExtentSet::from_unsorted(allocated.clone()).subtract(&self.late).iter() {
-                        self.target.write_zeros(extent)?;
-                    }
-                    meter.add(allocated.iter().map(|extent| extent.len()).sum());
-                }
-                Some(Batch::Chunk { region, number, id }) => {
-                    let (chunk, allocated) = self.place(region, number, 1);
-                    let mut plain = Vec::new();
-                    reader.read_chunk(&id, &mut plain).map_err(|error| self.damaged(region, chunk, &error))?;
-                    if plain.len() as u64 != chunk.len() {
-                        return Err(Error::Failed(format!(
-                            "chunk {id} holds {} bytes, its place at {chunk} has {}",
-                            plain.len(),
-                            chunk.len()
-                        )));
-                    }
-                    if ready.send(Ready { chunk, allocated, plain }).is_err() {
-                        return Ok(());
-                    }
-                }
-            }
-        }
+    /// Returns the bytes of memory that a chunk needs.
+    pub(super) fn chunk_memory(&self) -> usize {
+        usize::try_from(self.manifest.chunk_len).expect("checked when the image was loaded")
     }
 
     pub(super) fn damaged(&self, region: usize, chunk: Extent, error: &crate::store::Error) -> Error {
@@ -167,31 +137,90 @@ impl RestorePlan {
             error,
         )
     }
+}
 
-    fn write_ready(
-        &self,
-        ready: &Receiver<Ready>,
+/// One of the threads that write.
+struct Worker<'a> {
+    plan: &'a RestorePlan,
+    pen: &'a Pen<'a>,
+    same: &'a Same,
+    meter: &'a Meter<'a>,
+    held: &'a Mutex<Held>,
+    reader: Reader,
+    plain: Vec<u8>,
+    /// Where a chunk is copied to that goes past the page cache: what is not aligned would be copied piece by piece.
+    aligned: Option<AlignedBuf>,
+}
+
+impl Worker<'_> {
+    fn run(
+        &mut self,
+        batches: &Mutex<impl Iterator<Item = Batch>>,
         failure: &Failure,
-        meter: &Meter<'_>,
-        held: &Mutex<Held>,
+        cancel: &Cancel,
     ) -> Result<(), Error> {
-        for Ready { chunk, allocated, plain } in ready {
+        loop {
+            if cancel.is_cancelled() {
+                return Err(cancelled());
+            }
             if failure.is_set() {
                 return Ok(());
             }
-            let bytes = |extent: Extent| {
-                let at = |offset: u64| usize::try_from(offset - chunk.start).expect("a chunk lies in memory");
-                &plain[at(extent.start)..at(extent.end)]
-            };
-            let allocated = ExtentSet::from_unsorted(allocated);
-            for extent in allocated.subtract(&self.late).iter() {
-                self.target.write_all_at(bytes(extent), extent.start)?;
+            let next = lock(batches).next();
+            match next {
+                None => return Ok(()),
+                Some(batch @ Batch::Zero { .. }) => self.zeros(&batch)?,
+                Some(Batch::Chunk { region, number, id }) => {
+                    if self.plan.is_needed(region, number, self.same) {
+                        self.chunk(region, number, &id)?;
+                    }
+                }
             }
-            for extent in allocated.intersect(&self.late).iter() {
-                lock(held).insert(extent.start, bytes(extent).to_vec());
-            }
-            meter.add(allocated.total());
         }
+    }
+
+    fn zeros(&self, batch: &Batch) -> Result<(), Error> {
+        let (region, first, count) = batch.place();
+        let wanted = self.same.lacks(&self.plan.place(region, first, count).1);
+        for extent in self.plan.without_late(&wanted).iter() {
+            self.pen.write_zeros(extent)?;
+        }
+        self.meter.add(wanted.total());
+        Ok(())
+    }
+
+    fn chunk(&mut self, region: usize, number: u64, id: &ChunkId) -> Result<(), Error> {
+        let (chunk, allocated) = self.plan.place(region, number, 1);
+        let read = self.reader.read_chunk(id, &mut self.plain);
+        read.map_err(|error| self.plan.damaged(region, chunk, &error))?;
+        if self.plain.len() as u64 != chunk.len() {
+            return Err(Error::Failed(format!(
+                "chunk {id} holds {} bytes, its place at {chunk} has {}",
+                self.plain.len(),
+                chunk.len()
+            )));
+        }
+        let memory = match &mut self.aligned {
+            Some(aligned) => {
+                aligned[..self.plain.len()].copy_from_slice(&self.plain);
+                &**aligned
+            }
+            None => &*self.plain,
+        };
+        let bytes = |extent: Extent| {
+            let at = |offset: u64| usize::try_from(offset - chunk.start).expect("a chunk lies in memory");
+            &memory[at(extent.start)..at(extent.end)]
+        };
+        let now = self.plan.without_late(&allocated);
+        if !self.same.holds(&now) {
+            for extent in now.iter() {
+                self.pen.write(bytes(extent), extent.start)?;
+            }
+        }
+        for extent in allocated.subtract(&now).iter() {
+            lock(self.held).insert(extent.start, bytes(extent).to_vec());
+        }
+        self.meter.add(allocated.total());
         Ok(())
     }
 }

@@ -99,7 +99,12 @@ fn the_head_of_the_disk_is_written_last() {
     let ops = log.ops();
     let boots = |op: &Op| matches!(op, Op::Write(extent) if extent.start < MIB);
     let first = ops.iter().position(boots).unwrap();
-    assert!(ops[..first].iter().any(|op| matches!(op, Op::DropCaches)), "regions were read back before");
+    let caches = ops[..first].iter().rposition(|op| matches!(op, Op::DropCaches)).unwrap();
+    let before = |wanted: &dyn Fn(&Op) -> bool| ops[..caches].iter().any(wanted);
+    assert!(
+        before(&|op| matches!(op, Op::Write(_))) && !ops[caches..first].iter().any(|op| matches!(op, Op::Write(_)))
+    );
+    assert!(ops[caches..first].iter().any(|op| matches!(op, Op::Read(_))), "regions were read back before");
     let rest = &ops[first..];
     assert!(!rest.iter().any(|op| matches!(op, Op::Write(extent) if extent.end > MIB)), "nothing else after the head");
     let last = ops.iter().rposition(boots).unwrap();
@@ -138,15 +143,23 @@ fn a_write_that_is_stored_wrong_is_found_by_reading_back() {
     let target = FaultyDisk::new(bench.target(DISK));
     let log = target.log();
     assert_eq!(bench.restore(target).outcome, Outcome::Complete);
-    let writes: Vec<Op> = log.ops().into_iter().filter(|op| matches!(op, Op::Write(_) | Op::Zero(_))).collect();
-    let real: Vec<usize> =
-        (0..writes.len()).filter(|nth| matches!(writes[*nth], Op::Write(_))).map(|n| n + 1).collect();
-    for nth in real.iter().step_by(real.len() / 24 + 1).chain(real.last()).copied() {
-        let report = bench.restore(FaultyDisk::new(bench.target(DISK)).corrupts_write(nth));
-        assert_eq!(report.outcome, Outcome::Failed, "write {nth} of {}", writes.len());
+    let writes = log.count(Kind::Write);
+    let mut struck = 0;
+    for nth in (1..=writes).step_by(writes / 24 + 1).chain([writes]) {
+        let target = FaultyDisk::new(bench.target(DISK)).corrupts_write(nth);
+        let log = target.log();
+        let report = bench.restore(target);
+        let ops: Vec<Op> = log.ops().into_iter().filter(|op| matches!(op, Op::Write(_) | Op::Zero(_))).collect();
+        // Several threads write: the nth write is not the same one each time, and may be of zeros, which is not struck.
+        if matches!(ops[nth - 1], Op::Zero(_)) {
+            continue;
+        }
+        struck += 1;
+        assert_eq!(report.outcome, Outcome::Failed, "write {nth} of {writes}");
         let error = report.error.unwrap();
         assert!(error.contains("read"), "{error}");
     }
+    assert!(struck > 10, "{struck} of {writes}");
 }
 
 #[test]
@@ -193,7 +206,7 @@ fn cancelling_leaves_no_image_and_a_disk_that_cannot_start() {
     assert_eq!((report.outcome, bench.image_count()), (Outcome::Failed, 0));
 
     bench.capture(bench.source());
-    for phase in [Phase::Checking, Phase::Writing, Phase::ReadingBack] {
+    for phase in [Phase::Comparing, Phase::Checking, Phase::Writing, Phase::ReadingBack] {
         drop(bench.target(DISK));
         let cancel = Cancel::new();
         let plan = RestorePlan::new(&bench.restore_job()).unwrap();
@@ -202,7 +215,8 @@ fn cancelling_leaves_no_image_and_a_disk_that_cannot_start() {
         let error = report.error.unwrap();
         assert!(error.starts_with("cancelled"), "{error}");
         let target = fs::read(bench.path("target")).unwrap();
-        assert_eq!(target == noise(77, DISK), phase == Phase::Checking, "{phase:?}");
+        let untouched = matches!(phase, Phase::Comparing | Phase::Checking);
+        assert_eq!(target == noise(77, DISK), untouched, "{phase:?}");
         assert_ne!(&target[510..512], &[0x55, 0xaa], "{phase:?}");
     }
 }

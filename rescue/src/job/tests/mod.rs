@@ -1,5 +1,6 @@
 //! Whole jobs on small real disks: a table, an ext4 and a FAT with files in them, noise everywhere else.
 
+mod delta;
 mod export;
 mod faults;
 mod round_trip;

@@ -60,6 +60,10 @@ fn figures(report: &Report) -> Vec<String> {
         let known = Bytes(report.deduplicated_bytes);
         line("store", format!("{} new, {known} were there already", Bytes(report.stored_bytes)));
     }
+    if report.job == "restore" && report.outcome != Outcome::Failed {
+        let same = Bytes(report.unchanged_bytes);
+        line("target", format!("{} written, {same} were there already", Bytes(report.written_bytes)));
+    }
     for stage in &report.stages {
         let speed = stage.bytes.saturating_mul(1000).checked_div(stage.millis).map(text::speed).unwrap_or_default();
         let time = text::duration(std::time::Duration::from_millis(stage.millis));

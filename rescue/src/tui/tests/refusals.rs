@@ -200,6 +200,8 @@ fn answers_that_come_too_late_are_ignored() {
         allocated_bytes: 0,
         stored_bytes: 0,
         deduplicated_bytes: 0,
+        written_bytes: 0,
+        unchanged_bytes: 0,
         stages: Vec::new(),
         problems: Vec::new(),
         error: None,
