@@ -28,7 +28,7 @@ use nix::{
 
 use self::read_only::ReadOnly;
 use super::{
-    Disk, Error, Identity, ReadAt, TargetDisk, align, check_range,
+    Discard, Disk, Error, Identity, ReadAt, TargetDisk, align, check_range,
     discovery::{self, DiskInfo, Node, Roots},
     transfer::{self, SyncState},
 };
@@ -60,6 +60,7 @@ pub struct DeviceDisk {
     sequence: Option<u64>,
     identity: Identity,
     direct: bool,
+    discard: Option<Discard>,
     /// Held by writes that cover part of a sector: two of them in one sector must not read before either writes.
     splitting: Mutex<()>,
     synced: SyncState,
@@ -121,6 +122,7 @@ impl DeviceDisk {
         } else {
             None
         };
+        let discard = info.discard;
         let identity = measure(&file, &name, info.identity)?;
         Ok(Self {
             file,
@@ -129,6 +131,7 @@ impl DeviceDisk {
             node,
             identity,
             direct,
+            discard,
             splitting: Mutex::new(()),
             synced: SyncState::default(),
         })
@@ -366,6 +369,24 @@ impl TargetDisk for DeviceDisk {
         transfer::write_zero_bytes(self, head)?;
         self.zero_units(body)?;
         transfer::write_zero_bytes(self, tail)
+    }
+
+    fn can_discard(&self) -> Option<Discard> {
+        self.discard
+    }
+
+    fn discard(&self, range: Extent) -> Result<(), Error> {
+        check_range(self.name(), self.identity.len, range.start, range.len())?;
+        let (_, body, _) = align::whole_units(range, self.unit());
+        if body.is_empty() {
+            return Ok(());
+        }
+        loop {
+            match ioctl::discard(&self.file, body.start, body.len()) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done.map_err(|e| self.io("discarding", body, e)),
+            }
+        }
     }
 
     fn sync(&self) -> Result<(), Error> {

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::uses::backing_disks;
 pub(crate) use self::uses::loops_over;
-use super::{Error, Identity};
+use super::{Discard, Error, Identity};
+use crate::units::SectorSize;
 
 /// What kind of block device it is. Only [`DiskClass::Disk`] is offered for imaging unasked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ pub struct DiskInfo {
     pub class: DiskClass,
     /// Whether it has moving parts, as the kernel says.
     pub rotational: bool,
+    /// How it takes the news that bytes are not needed any more; `None` where it does not.
+    #[serde(default)]
+    pub discard: Option<Discard>,
     /// Whether its medium can be taken out.
     pub removable: bool,
     /// Whether it cannot be written.
@@ -263,15 +267,28 @@ fn describe(node: &Node, uses: &uses::Table) -> Option<DiskInfo> {
     if identity.len == 0 || empty_loop || node.flag("hidden") {
         return None;
     }
+    let discard = discard(node, identity.sector_size);
     Some(DiskInfo {
         name: node.name.clone(),
         identity,
         class,
         rotational: node.flag("queue/rotational"),
+        discard,
         removable: node.flag("removable"),
         read_only: node.flag("ro"),
         in_use: uses.of(node),
     })
+}
+
+/// Tells how a disk takes discards. One that does not says so by a limit of none.
+fn discard(node: &Node, sector_size: SectorSize) -> Option<Discard> {
+    let number = |name| node.attribute(name)?.parse::<u64>().ok();
+    number("queue/discard_max_bytes").filter(|most| *most > 0)?;
+    let sector = sector_size.bytes();
+    let granularity = number("queue/discard_granularity").unwrap_or(0).max(sector);
+    // Whether it has moving parts is taken as said only where it is said.
+    let solid_state = number("queue/rotational") == Some(0);
+    Some(Discard { granularity: granularity.checked_next_multiple_of(sector)?, solid_state })
 }
 
 /// Orders `sda`, `sdb`, …, `sdz`, `sdaa`, and `nvme2n1` before `nvme10n1`.

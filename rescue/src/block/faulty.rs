@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 
-use super::{Disk, Error, Identity, ReadAt, TargetDisk};
+use super::{Discard, Disk, Error, Identity, ReadAt, TargetDisk};
 use crate::{
     extent::{Extent, ExtentSet},
     units::SectorSize,
@@ -32,6 +32,8 @@ pub enum Op {
     Write(Extent),
     /// These bytes made to read as zeros.
     Zero(Extent),
+    /// These bytes discarded.
+    Discard(Extent),
     /// A flush to the medium.
     Sync,
     /// Caches dropped.
@@ -57,6 +59,8 @@ pub enum Kind {
     RereadTable,
     /// [`Op::CheckUnchanged`].
     CheckUnchanged,
+    /// [`Op::Discard`].
+    Discard,
 }
 
 impl Op {
@@ -64,6 +68,7 @@ impl Op {
         match self {
             Self::Read(_) => Kind::Read,
             Self::Write(_) | Self::Zero(_) => Kind::Write,
+            Self::Discard(_) => Kind::Discard,
             Self::Sync => Kind::Sync,
             Self::DropCaches => Kind::DropCaches,
             Self::RereadTable => Kind::RereadTable,
@@ -73,7 +78,7 @@ impl Op {
 
     const fn extent(self) -> Extent {
         match self {
-            Self::Read(extent) | Self::Write(extent) | Self::Zero(extent) => extent,
+            Self::Read(extent) | Self::Write(extent) | Self::Zero(extent) | Self::Discard(extent) => extent,
             _ => Extent::new(0, 0),
         }
     }
@@ -96,7 +101,7 @@ pub struct Log(Arc<Mutex<Noted>>);
 struct Noted {
     ops: Vec<Op>,
     /// How many of each [`Kind`].
-    counts: [usize; 6],
+    counts: [usize; 7],
 }
 
 impl Log {
@@ -122,6 +127,12 @@ impl Log {
     #[must_use]
     pub fn written(&self) -> ExtentSet {
         self.writes().into_iter().collect()
+    }
+
+    /// Returns every byte that was discarded.
+    #[must_use]
+    pub fn discarded(&self) -> ExtentSet {
+        self.extents(Kind::Discard).into_iter().collect()
     }
 
     /// Returns how often something of this kind was asked.
@@ -352,6 +363,15 @@ impl<D: TargetDisk> TargetDisk for FaultyDisk<D> {
     fn write_zeros(&self, range: Extent) -> Result<(), Error> {
         self.transfer("zeroing", Op::Zero(range))?;
         self.inner.write_zeros(range)
+    }
+
+    fn can_discard(&self) -> Option<Discard> {
+        self.inner.can_discard()
+    }
+
+    fn discard(&self, range: Extent) -> Result<(), Error> {
+        self.transfer("discarding", Op::Discard(range))?;
+        self.inner.discard(range)
     }
 
     fn sync(&self) -> Result<(), Error> {

@@ -20,7 +20,7 @@ use nix::{
 };
 
 use super::{
-    Disk, Error, Identity, ReadAt, TargetDisk, Transport, check_range,
+    Discard, Disk, Error, Identity, ReadAt, TargetDisk, Transport, check_range,
     discovery::{self, Roots},
     transfer::{self, SyncState},
 };
@@ -36,6 +36,8 @@ pub struct FileDisk {
     held: AtomicU64,
     /// Device and inode number: what the path must still name at the end.
     inode: (u64, u64),
+    /// Bytes of a block of its file system.
+    block: u64,
     synced: SyncState,
 }
 
@@ -105,7 +107,8 @@ impl FileDisk {
         };
         let inode = (meta.dev(), meta.ino());
         let held = AtomicU64::new(meta.len());
-        Ok(Self { file, path: path.to_owned(), identity, held, inode, synced: SyncState::default() })
+        let block = meta.blksize();
+        Ok(Self { file, path: path.to_owned(), identity, held, inode, block, synced: SyncState::default() })
     }
 
     fn changed(&self, what: String) -> Error {
@@ -135,6 +138,19 @@ impl FileDisk {
     /// Returns how many of `len` bytes from `offset` on lie in the file.
     fn inside(&self, offset: u64, len: usize) -> usize {
         usize::try_from(self.held().saturating_sub(offset)).map_or(len, |inside| inside.min(len))
+    }
+
+    /// Makes a hole of `range`; what lies beyond the end of the file stays beyond.
+    fn punch(&self, range: Extent) -> Result<(), Errno> {
+        let start = i64::try_from(range.start).map_err(|_| Errno::EOPNOTSUPP)?;
+        let len = i64::try_from(range.len()).map_err(|_| Errno::EOPNOTSUPP)?;
+        let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        loop {
+            match fallocate(&*self.file, how, start, len) {
+                Err(Errno::EINTR) => {}
+                done => return done,
+            }
+        }
     }
 
     /// Seeks for data or a hole; `None` where only a hole follows.
@@ -263,18 +279,25 @@ impl TargetDisk for FileDisk {
         if range.is_empty() {
             return Ok(());
         }
-        let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len())) else {
-            return transfer::write_zero_bytes(self, range);
-        };
-        let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        loop {
-            match fallocate(&*self.file, how, start, len) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return transfer::write_zero_bytes(self, range),
-                Err(errno) => return Err(self.io("zeroing", range, errno)),
-            }
+        match self.punch(range) {
+            Ok(()) => Ok(()),
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => transfer::write_zero_bytes(self, range),
+            Err(errno) => Err(self.io("zeroing", range, errno)),
         }
+    }
+
+    fn can_discard(&self) -> Option<Discard> {
+        let sector = self.identity.sector_size.bytes();
+        let granularity = self.block.max(1).checked_next_multiple_of(sector).unwrap_or(sector);
+        Some(Discard { granularity, solid_state: false })
+    }
+
+    fn discard(&self, range: Extent) -> Result<(), Error> {
+        check_range(&self.identity.path, self.identity.len, range.start, range.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.punch(range).map_err(|errno| self.io("discarding", range, errno))
     }
 
     fn sync(&self) -> Result<(), Error> {

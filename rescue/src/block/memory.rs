@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{Disk, Error, Identity, ReadAt, TargetDisk, Transport, check_range};
+use super::{Discard, Disk, Error, Identity, ReadAt, TargetDisk, Transport, check_range};
 use crate::{extent::Extent, units::SectorSize};
 
 /// A disk whose bytes are in memory.
@@ -76,6 +76,15 @@ impl TargetDisk for MemoryDisk {
 
     fn write_zeros(&self, range: Extent) -> Result<(), Error> {
         self.with(range.start, range.len(), |bytes| bytes.fill(0))
+    }
+
+    fn can_discard(&self) -> Option<Discard> {
+        Some(Discard { granularity: self.identity.sector_size.bytes(), solid_state: true })
+    }
+
+    /// Fills it with what nobody wrote: a medium may read as anything after a discard.
+    fn discard(&self, range: Extent) -> Result<(), Error> {
+        self.with(range.start, range.len(), |bytes| bytes.fill(0xdc))
     }
 
     fn sync(&self) -> Result<(), Error> {

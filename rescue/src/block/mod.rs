@@ -192,6 +192,22 @@ pub trait TargetDisk: Disk {
     /// As [`TargetDisk::write_all_at`].
     fn write_zeros(&self, range: Extent) -> Result<(), Error>;
 
+    /// Returns how the disk takes the news that bytes are not needed any more; `None` where it does not.
+    fn can_discard(&self) -> Option<Discard> {
+        None
+    }
+
+    /// Tells the disk that what `range` holds is not needed any more. Of units that it holds in part nothing changes; the
+    /// rest may read as anything from then on.
+    ///
+    /// # Errors
+    /// As [`TargetDisk::write_all_at`]; `EOPNOTSUPP` where the disk cannot.
+    fn discard(&self, range: Extent) -> Result<(), Error> {
+        let disk = self.identity().path.clone();
+        let source = nix::errno::Errno::EOPNOTSUPP.into();
+        Err(Error::Io { action: "discarding", disk, offset: range.start, len: range.len(), source })
+    }
+
     /// Brings everything written so far to the medium.
     ///
     /// # Errors
@@ -254,6 +270,14 @@ macro_rules! shared {
                 (**self).write_zeros(range)
             }
 
+            fn can_discard(&self) -> Option<Discard> {
+                (**self).can_discard()
+            }
+
+            fn discard(&self, range: Extent) -> Result<(), Error> {
+                (**self).discard(range)
+            }
+
             fn sync(&self) -> Result<(), Error> {
                 (**self).sync()
             }
@@ -271,6 +295,15 @@ macro_rules! shared {
 
 shared!(Arc);
 shared!(Box);
+
+/// How a disk takes the news that bytes are not needed any more: TRIM, UNMAP, deallocate, or a hole in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discard {
+    /// Bytes in a unit, a multiple of the sector size; what covers a unit in part changes nothing.
+    pub granularity: u64,
+    /// Whether the medium gains by it: it has no moving parts, as the kernel says.
+    pub solid_state: bool,
+}
 
 /// How a disk is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

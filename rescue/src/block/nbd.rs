@@ -34,7 +34,7 @@ use self::{
     },
 };
 use super::{
-    Disk, Error, Identity, ReadAt, TargetDisk, Transport, align, check_range,
+    Discard, Disk, Error, Identity, ReadAt, TargetDisk, Transport, align, check_range,
     transfer::{self, SyncState},
 };
 use crate::{extent::Extent, units::SectorSize};
@@ -196,19 +196,6 @@ impl NbdDisk {
             splitting: Mutex::new(()),
             synced: SyncState::default(),
         })
-    }
-
-    /// Tells the server that the content of `range` is not needed any more; what it then reads as is open.
-    ///
-    /// # Errors
-    /// As [`TargetDisk::write_all_at`]; `EOPNOTSUPP` where the server cannot.
-    pub fn trim(&self, range: Extent) -> Result<(), Error> {
-        check_range(&self.identity.path, self.identity.len, range.start, range.len())?;
-        if !self.has(FLAG_SEND_TRIM) {
-            return Err(self.io("discarding", range, Errno::EOPNOTSUPP.into()));
-        }
-        let (_, body, _) = align::whole_units(range, self.unit());
-        self.in_pieces(body, Command::Trim).map_err(|(at, failure)| self.error("discarding", at, &failure))
     }
 
     const fn has(&self, flag: u16) -> bool {
@@ -408,6 +395,20 @@ impl TargetDisk for NbdDisk {
         transfer::write_zero_bytes(self, head)?;
         self.zero_blocks(body)?;
         transfer::write_zero_bytes(self, tail)
+    }
+
+    fn can_discard(&self) -> Option<Discard> {
+        let granularity = self.unit().max(self.identity.sector_size.bytes());
+        self.has(FLAG_SEND_TRIM).then_some(Discard { granularity, solid_state: false })
+    }
+
+    fn discard(&self, range: Extent) -> Result<(), Error> {
+        check_range(&self.identity.path, self.identity.len, range.start, range.len())?;
+        if !self.has(FLAG_SEND_TRIM) {
+            return Err(self.io("discarding", range, Errno::EOPNOTSUPP.into()));
+        }
+        let (_, body, _) = align::whole_units(range, self.unit());
+        self.in_pieces(body, Command::Trim).map_err(|(at, failure)| self.error("discarding", at, &failure))
     }
 
     fn sync(&self) -> Result<(), Error> {

@@ -286,6 +286,7 @@ mod tests {
             identity,
             class,
             rotational: false,
+            discard: None,
             removable: false,
             read_only: false,
             in_use: Vec::new(),

@@ -6,7 +6,7 @@ use lexopt::prelude::*;
 
 use crate::{
     block::DiskRef,
-    job::{CaptureJob, ExportJob, ImageRef, Job, Output, RestoreJob, VerifyJob, default_level},
+    job::{CaptureJob, ExportJob, Free, ImageRef, Job, Output, RestoreJob, VerifyJob, default_level},
     table::RegionKind,
     tui,
     units::SectorSize,
@@ -120,6 +120,7 @@ struct Options {
     dry_run: bool,
     yes: bool,
     accept_partial: bool,
+    free: Option<Free>,
     level: Option<i32>,
     note: Option<String>,
     sector_size: Option<SectorSize>,
@@ -178,6 +179,7 @@ fn option(
         "-n" | "--dry-run" if runs => options.dry_run = true,
         "-y" | "--yes" if command == "restore" => options.yes = true,
         "--accept-partial" if matches!(command, "restore" | "export") => options.accept_partial = true,
+        "--free" if command == "restore" => options.free = Some(parser.value()?.parse()?),
         "-l" | "--level" if command == "capture" => options.level = Some(parser.value()?.parse_with(level)?),
         "--map" if command == "show" => options.map = true,
         "--extents" if command == "show" => options.extents = true,
@@ -232,7 +234,7 @@ fn part(options: &Options) -> Result<Part, Error> {
 
 fn build(command: &str, options: Options) -> Result<Command, Error> {
     let part = part(&options)?;
-    let Options { words, json, dry_run, yes, accept_partial, level, note, sector_size, store, monochrome, .. } =
+    let Options { words, json, dry_run, yes, accept_partial, free, level, note, sector_size, store, monochrome, .. } =
         options;
     let Options { keep_swap_files, output, region, overwrite, .. } = options;
     let mut words = words.into_iter();
@@ -264,6 +266,7 @@ fn build(command: &str, options: Options) -> Result<Command, Error> {
                 disk: disk(next("restore", "a store, an image and a disk")?)?,
                 sector_size,
                 accept_partial,
+                free,
             };
             Command::Run { job: Job::Restore(job), dry_run, yes, json }
         }
@@ -325,7 +328,11 @@ mod tests {
         else {
             panic!("not a restore")
         };
-        assert_eq!((job.image, job.disk), (ImageRef::Latest, DiskRef::Serial("AB1".to_owned())));
+        assert_eq!((job.image, job.disk, job.free), (ImageRef::Latest, DiskRef::Serial("AB1".to_owned()), None));
+        let Ok(Command::Run { job: Job::Restore(job), .. }) = parsed("restore --free discard st latest d.raw") else {
+            panic!("not a restore")
+        };
+        assert_eq!(job.free, Some(Free::Discard));
         let Ok(command) = parsed("export st latest -o - --region 3") else { panic!("not an export") };
         assert!(command.takes_stdout());
         let Command::Run { job: Job::Export(job), .. } = command else { panic!("not an export") };
@@ -351,6 +358,8 @@ mod tests {
             ),
             ("show a --map --extents", "--map and --extents do not go together"),
             ("show a --json --map", "--map and --json do not go together"),
+            ("restore a b c --free wipe", "cannot parse argument \"wipe\": \"wipe\" is not leave, discard or zero"),
+            ("capture a b --free zero", "invalid option '--free'"),
             ("capture a b --map", "invalid option '--map'"),
             ("export st latest", "export needs a store, an image and -o FILE; `rescue help export` says more"),
             ("export st -o -", "export needs a store, an image and -o FILE; `rescue help export` says more"),

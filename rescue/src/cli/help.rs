@@ -98,7 +98,8 @@ Lists the images in STORE, newest first: id, time, machine, disk, size, what it 
 ";
 
 const RESTORE: &str = "\
-rescue restore STORE IMAGE DISK [--yes] [--dry-run] [--accept-partial] [--json] [--sector-size BYTES]
+rescue restore STORE IMAGE DISK [--free WHAT] [--yes] [--dry-run] [--accept-partial] [--json]
+               [--sector-size BYTES]
 
 Overwrites DISK with IMAGE. DISK is read first, and what it holds already is not written again. Before the
 first write every frame that DISK needs is read and checked, and the first and last MiB of DISK are kept in
@@ -110,6 +111,10 @@ You are asked to type the end of the disk's serial number.
 
   -y, --yes              do not ask; only when DISK is a file, an NBD export, or named by serial:, wwn: or guid:
   -n, --dry-run          show the plan and stop
+      --free WHAT        what becomes of DISK's free bytes: leave (they keep what is there now), discard (the disk
+                         is told that they are not needed: TRIM, or holes in a file), zero (they are zeroed and
+                         read back). Default: discard for a solid-state disk that can, else leave. Places where
+                         signatures of what was there before may lie are zeroed in any case
       --accept-partial   restore an image although sectors of its source were unreadable
       --json             the result as one JSON object; progress as JSON lines on standard error
       --sector-size BYTES  512 or 4096, when DISK is a file; default: as the image

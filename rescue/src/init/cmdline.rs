@@ -8,6 +8,7 @@
 //! rescue.image=ID|latest              restore: which one; verify: only this one
 //! rescue.level=N  rescue.note=TEXT    capture: zstd level 1 to 19; a note kept with the image
 //! rescue.swap-files=keep              capture: keep what lies in swap, page and hibernation files as well
+//! rescue.free=leave|discard|zero      restore: what becomes of free bytes; default: as suits the disk
 //! rescue.report=PORT                  JSON lines go there: ttyS1, hvc0, /dev/virtio-ports/NAME
 //! rescue.then=poweroff|reboot|stay    what follows the result; default stay
 //! rescue.failed=poweroff|reboot|stay  what follows a result that is not COMPLETE; default stay:
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     block::DiskRef,
     escape::Escaped,
-    job::{ImageRef, default_level},
+    job::{Free, ImageRef, default_level},
 };
 
 /// Splits a command line as the kernel does: at white space outside double quotes; quotes round a word or round the
@@ -134,6 +135,8 @@ pub struct Request {
     pub note: Option<String>,
     /// Keep the contents of swap, page and hibernation files.
     pub keep_swap_files: bool,
+    /// What a restore does with free bytes; `None` for what suits the disk.
+    pub free: Option<Free>,
 }
 
 /// All that the kernel command line says to this program. What it says wrong is in `problems`, and then there is no
@@ -156,8 +159,8 @@ pub struct Parsed {
     pub problems: Vec<String>,
 }
 
-const KEYS: [&str; 11] =
-    ["job", "disk", "store", "image", "level", "note", "swap-files", "report", "then", "failed", "wait"];
+const KEYS: [&str; 12] =
+    ["job", "disk", "store", "image", "level", "note", "swap-files", "free", "report", "then", "failed", "wait"];
 const MAX_WAIT: u64 = 3600;
 
 /// Reads the `rescue.` words of a kernel command line.
@@ -241,6 +244,15 @@ impl Keys {
         }
     }
 
+    fn free(&mut self) -> Option<Free> {
+        let text = self.take("free")?;
+        let free = text.parse().ok();
+        if free.is_none() {
+            self.problems.push(format!("rescue.free={} is not leave, discard or zero", Escaped(&text)));
+        }
+        free
+    }
+
     /// Takes the keys of the job itself; whatever is left over does not belong to it.
     fn request(&mut self, word: &str) -> Option<Request> {
         let kind = match word {
@@ -262,11 +274,12 @@ impl Keys {
             Kind::Capture => (self.number("level", 1..=19), self.take("note"), self.keeps("swap-files")),
             _ => (None, None, false),
         };
+        let free = if kind == Kind::Restore { self.free() } else { None };
         for (key, _) in std::mem::take(&mut self.given) {
             self.problems.push(format!("rescue.{key} means nothing to a {word}"));
         }
         let level = level.and_then(|level| i32::try_from(level).ok()).unwrap_or_else(default_level);
-        Some(Request { kind, disk, store: store?, image, level, note, keep_swap_files })
+        Some(Request { kind, disk, store: store?, image, level, note, keep_swap_files, free })
     }
 
     fn disk(&mut self) -> Option<DiskRef> {
@@ -362,6 +375,7 @@ mod tests {
                 level: 9,
                 note: Some("before the update".to_owned()),
                 keep_swap_files: true,
+                free: None,
             })
         );
         assert_eq!((parsed.then, parsed.failed, parsed.wait), (Then::Poweroff, Then::Stay, Duration::from_secs(5)));
@@ -371,10 +385,10 @@ mod tests {
     #[test]
     fn restore_and_verify_and_nothing() {
         let restore = parse(
-            "rescue.job=restore rescue.disk=wwn:eui.1 rescue.store=uuid:AB-1 rescue.image=latest rescue.failed=reboot",
+            "rescue.job=restore rescue.disk=wwn:eui.1 rescue.store=uuid:AB-1 rescue.image=latest rescue.failed=reboot rescue.free=zero",
         );
         let request = restore.request.unwrap();
-        assert_eq!(request.image, Some(ImageRef::Latest));
+        assert_eq!((request.image, request.free), (Some(ImageRef::Latest), Some(Free::Zero)));
         assert_eq!(request.store, StoreRef::Uuid("AB-1".to_owned(), PathBuf::new()));
         assert_eq!((restore.then, restore.failed), (Then::Stay, Then::Reboot));
         let verify = parse("rescue.job=verify rescue.store=/run/s").request.unwrap();
@@ -396,6 +410,11 @@ mod tests {
             (
                 "rescue.job=verify rescue.store=/s rescue.swap-files=keep".to_owned(),
                 "rescue.swap-files means nothing to a verify".to_owned(),
+            ),
+            (format!("{capture} rescue.free=zero"), "rescue.free means nothing to a capture".to_owned()),
+            (
+                "rescue.job=restore rescue.free=wipe".to_owned(),
+                "rescue.free=wipe is not leave, discard or zero".to_owned(),
             ),
             (format!("{capture} rescue.image=x"), "rescue.image means nothing to a capture".to_owned()),
             (format!("{capture} rescue.then=off"), "rescue.then=off is not poweroff, reboot or stay".to_owned()),

@@ -290,6 +290,7 @@ fn job(request: &Request, store: PathBuf) -> Result<Job, Error> {
             disk: disk()?,
             sector_size: None,
             accept_partial: false,
+            free: request.free,
         }),
         Kind::Verify => Job::Verify(VerifyJob { store, image: request.image.clone() }),
     })

@@ -98,6 +98,46 @@ pub struct RestoreJob {
     /// Restore an image although sectors of its source were unreadable.
     #[serde(default)]
     pub accept_partial: bool,
+    /// What becomes of the target's free bytes; `None` for what suits the disk.
+    #[serde(default)]
+    pub free: Option<Free>,
+}
+
+/// What a restore does with bytes that are free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Free {
+    /// They keep what the target held there.
+    Leave,
+    /// The target is told that they are not needed; what they read as then is its business.
+    Discard,
+    /// They are zeroed, and read back.
+    Zero,
+}
+
+impl Free {
+    /// Returns the word for it, `leave`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Leave => "leave",
+            Self::Discard => "discard",
+            Self::Zero => "zero",
+        }
+    }
+}
+
+impl std::str::FromStr for Free {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "leave" => Ok(Self::Leave),
+            "discard" => Ok(Self::Discard),
+            "zero" => Ok(Self::Zero),
+            other => Err(format!("{other:?} is not leave, discard or zero")),
+        }
+    }
 }
 
 /// Checks `store`, or one image of it.

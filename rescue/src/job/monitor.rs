@@ -20,6 +20,8 @@ pub enum Phase {
     Syncing,
     /// Clearing the head and tail of the target.
     Clearing,
+    /// Discarding or zeroing free bytes of the target.
+    Freeing,
     /// Writing the target.
     Writing,
     /// Reading back what was written.
@@ -41,6 +43,7 @@ impl Phase {
             Self::Capturing => "capturing",
             Self::Syncing => "making it durable",
             Self::Clearing => "clearing head and tail",
+            Self::Freeing => "clearing free space",
             Self::Writing => "writing",
             Self::ReadingBack => "reading back",
             Self::WritingTable => "writing the tables",

@@ -6,6 +6,7 @@
 //! that stopped half-way leaves nothing firmware could boot, and the next one finds what it wrote and goes on.
 
 mod compare;
+mod free;
 mod late;
 mod pen;
 mod read_back;
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use self::{compare::Same, pen::Pen};
 use super::{
-    Cancel, ImageRef, Monitor, Phase, RestoreJob,
+    Cancel, Free, ImageRef, Monitor, Phase, RestoreJob,
     analysis::{read_layout, region_name},
     error::Error,
     guard,
@@ -49,6 +50,10 @@ pub struct RestorePlan {
     superseded: Vec<Extent>,
     /// Free bytes that are zeroed, because signatures of what was there before may lie in them.
     wiped: ExtentSet,
+    /// What becomes of the other free bytes.
+    free: Free,
+    /// Free bytes that are discarded.
+    discarded: ExtentSet,
     /// Bytes of the disk that are written after everything else: the boot area and the tables.
     late: ExtentSet,
     planning: Stage,
@@ -95,18 +100,22 @@ impl RestorePlan {
         let pieces = pieces.map_err(|error| Error::Refused(super::error::chain(&error)))?;
         let superseded = table::superseded(&layout, target.len());
         let late = late::extents(&pieces, &superseded, target.len());
-        let wiped = wipe::extents(&manifest).subtract(&late);
+        let (free, not_so) = free::decide(job.free, target.as_ref());
+        let all_free = free::extents(&manifest, target.len()).subtract(&late);
+        let wiped = if free == Free::Zero { all_free.clone() } else { wipe::extents(&manifest).subtract(&late) };
+        let discarded = match target.can_discard() {
+            // The ends are cleared, and have to stay so.
+            Some(discard) if free == Free::Discard => {
+                all_free.subtract(&wiped).subtract(&ends(target.len())).round_in(discard.granularity)
+            }
+            _ => ExtentSet::new(),
+        };
         let mut warnings = warnings(&manifest, target.as_ref());
+        warnings.extend(not_so);
         warnings.extend(other_disks(&store, &manifest, &job.image));
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let planning = Stage::plain(Phase::Planning, 0, millis);
-        Ok(Self { store, manifest, target, pieces, superseded, wiped, late, planning, warnings })
-    }
-
-    /// Returns the ends of the target that are cleared first.
-    fn ends(&self) -> ExtentSet {
-        let len = self.target.len();
-        [Extent::new(0, CLEARED.min(len)), Extent::new(len.saturating_sub(CLEARED), len)].into_iter().collect()
+        Ok(Self { store, manifest, target, pieces, superseded, wiped, free, discarded, late, planning, warnings })
     }
 
     fn allocated(&self) -> u64 {
@@ -129,14 +138,15 @@ impl RestorePlan {
         ];
         for region in &self.manifest.regions {
             let (range, bytes) = (region.region.range, region.allocated.total());
-            let free = range.len() - bytes;
-            let what = match free {
+            let what = match range.len() - bytes {
                 0 => "write what differs and read it back".to_owned(),
-                _ => {
-                    format!("write what differs and read it back; leave {} free, but zero old signatures", Bytes(free))
-                }
+                free => format!("write what differs and read it back; {}", free::words(self.free, free)),
             };
             steps.push(step(&region_name(region.kind(), region.detected.as_ref()), range, &what, bytes));
+        }
+        let behind = Extent::new(self.manifest.disk.len, self.target.len());
+        if !behind.is_empty() {
+            steps.push(step("behind", behind, self.free.word(), 0));
         }
         for piece in self.pieces.iter().rev() {
             let len = piece.bytes.len() as u64;
@@ -191,6 +201,7 @@ impl RestorePlan {
         self.target.check_unchanged()?;
         self.keep_old_ends(draft);
         self.clear_ends(pen, monitor, draft)?;
+        self.free(pen, &same, monitor, cancel, draft)?;
         let held = self.write_regions(pen, &same, monitor, cancel, draft)?;
         self.read_back_regions(pen, &same, monitor, cancel, draft)?;
         self.write_late(pen, held, monitor, draft)?;
@@ -270,7 +281,7 @@ impl RestorePlan {
     }
 
     fn clear_ends(&self, pen: &Pen<'_>, monitor: &dyn Monitor, draft: &mut Draft<'_>) -> Result<(), Error> {
-        let ends = self.ends();
+        let ends = ends(self.target.len());
         let meter = Meter::begin(monitor, Phase::Clearing, ends.total());
         for extent in ends.iter() {
             pen.write_zeros(extent)?;
@@ -280,6 +291,11 @@ impl RestorePlan {
         draft.report.stages.push(meter.finish());
         Ok(())
     }
+}
+
+/// Returns the ends of a target of `len` bytes that are cleared first.
+fn ends(len: u64) -> ExtentSet {
+    [Extent::new(0, CLEARED.min(len)), Extent::new(len.saturating_sub(CLEARED), len)].into_iter().collect()
 }
 
 /// Names a disk for the file that keeps its old ends.

@@ -25,6 +25,7 @@ mod raw {
     const BLKFLSBUF: nix::sys::ioctl::ioctl_num_type = plain(97);
     const BLKSSZGET: nix::sys::ioctl::ioctl_num_type = plain(104);
     const BLKPBSZGET: nix::sys::ioctl::ioctl_num_type = plain(123);
+    const BLKDISCARD: nix::sys::ioctl::ioctl_num_type = plain(119);
     const BLKZEROOUT: nix::sys::ioctl::ioctl_num_type = plain(127);
 
     nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
@@ -33,6 +34,7 @@ mod raw {
     nix::ioctl_read_bad!(blkpbszget, BLKPBSZGET, c_uint);
     nix::ioctl_write_ptr_bad!(blkroset, BLKROSET, c_int);
     nix::ioctl_write_ptr_bad!(blkzeroout, BLKZEROOUT, [u64; 2]);
+    nix::ioctl_write_ptr_bad!(blkdiscard, BLKDISCARD, [u64; 2]);
     nix::ioctl_none_bad!(blkrrpart, BLKRRPART);
     nix::ioctl_none_bad!(blkflsbuf, BLKFLSBUF);
 }
@@ -115,5 +117,17 @@ pub fn zero_out(device: &File, offset: u64, len: u64) -> io::Result<()> {
     let range = [offset, len];
     // SAFETY: the file is open for as long as it is borrowed, and the kernel reads two `u64` from the pointer.
     unsafe { raw::blkzeroout(device.as_raw_fd(), &raw const range) }?;
+    Ok(())
+}
+
+/// Tells the device that `len` bytes from `offset` on are not needed any more (`BLKDISCARD`), both multiples of the
+/// sector size. What they then read as is open.
+///
+/// # Errors
+/// What the system says; `EOPNOTSUPP` where the device cannot.
+pub fn discard(device: &File, offset: u64, len: u64) -> io::Result<()> {
+    let range = [offset, len];
+    // SAFETY: the file is open for as long as it is borrowed, and the kernel reads two `u64` from the pointer.
+    unsafe { raw::blkdiscard(device.as_raw_fd(), &raw const range) }?;
     Ok(())
 }

@@ -251,6 +251,7 @@ impl Planned for DemoPlan {
                 Phase::Comparing,
                 Phase::Checking,
                 Phase::Clearing,
+                Phase::Freeing,
                 Phase::Writing,
                 Phase::ReadingBack,
                 Phase::WritingTable,
@@ -261,7 +262,7 @@ impl Planned for DemoPlan {
         let mut error = None;
         'job: for phase in phases {
             monitor.event(Event::Phase { phase: *phase });
-            let short = matches!(phase, Phase::Syncing | Phase::Clearing | Phase::WritingTable);
+            let short = matches!(phase, Phase::Syncing | Phase::Clearing | Phase::Freeing | Phase::WritingTable);
             let (pieces, total) = if short { (4, 8 * MIB) } else { (PIECES, self.view.bytes) };
             for piece in 1..=pieces {
                 thread::sleep(self.pace);

@@ -274,6 +274,7 @@ impl State {
             sector_size: None,
             // The plan says that it is partial, and the typed confirmation is the consent.
             accept_partial: image.state == ImageState::Partial,
+            free: None,
         };
         if let Some(flow) = &mut self.flow {
             flow.disk = Some(disk);

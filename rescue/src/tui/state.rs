@@ -363,7 +363,7 @@ impl Running {
     /// Tells whether the job came as far as writing to a target.
     #[must_use]
     pub fn touched(&self) -> bool {
-        let writes = |phase| matches!(phase, Phase::Clearing | Phase::Writing | Phase::WritingTable);
+        let writes = |phase| matches!(phase, Phase::Clearing | Phase::Freeing | Phase::Writing | Phase::WritingTable);
         self.phases.iter().any(|line| writes(line.phase))
     }
 

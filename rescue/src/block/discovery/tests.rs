@@ -110,6 +110,7 @@ fn a_sata_disk_is_described() {
         },
         class: DiskClass::Disk,
         rotational: true,
+        discard: None,
         removable: false,
         read_only: false,
         in_use: Vec::new(),
@@ -376,4 +377,24 @@ fn the_machine_at_hand_can_be_listed() {
     for disk in disks().unwrap() {
         assert!(disk.identity.len > 0 && disk.identity.path.starts_with("/dev/"), "{disk:?}");
     }
+}
+
+#[test]
+fn discards_are_as_the_kernel_says() {
+    let said = |most: &str, granularity: &str, rotational: &str, sector: &str| {
+        let tree = Tree::new();
+        tree.disk("sda", "8:0", "devices/pci0/0")
+            .set("block/sda/queue/discard_max_bytes", most)
+            .set("block/sda/queue/discard_granularity", granularity)
+            .set("block/sda/queue/rotational", rotational)
+            .set("block/sda/queue/logical_block_size", sector);
+        tree.only().discard
+    };
+    let some = |granularity, solid_state| Some(Discard { granularity, solid_state });
+    assert_eq!(said("0\n", "512\n", "0\n", "512\n"), None);
+    assert_eq!(said("", "", "", "512"), None);
+    assert_eq!(said("2147450880", "4096", "0", "512"), some(4096, true));
+    assert_eq!(said("2147450880", "0", "1", "4096"), some(4096, false));
+    assert_eq!(said("1", "5000", "", "512"), some(5120, false));
+    assert_eq!(said("1", "18446744073709551615", "0", "512"), None);
 }

@@ -141,7 +141,7 @@ fn block_sizes_are_known() {
     assert_eq!((disk.export.min_block, disk.export.max_block), (4096, 64 * 1024));
     let mut buf = AlignedBuf::zeroed(200 * 1024 + 512);
     disk.read_exact_at(&mut buf, 512).unwrap();
-    disk.trim(Extent::new(512, 9000)).unwrap();
+    disk.discard(Extent::new(512, 9000)).unwrap();
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn disk(name: &str, serial: &str, wwn: &str) -> DiskInfo {
         },
         class: DiskClass::Disk,
         rotational: false,
+        discard: None,
         removable: false,
         read_only: false,
         in_use: Vec::new(),

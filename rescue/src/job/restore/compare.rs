@@ -12,7 +12,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
-    RestorePlan,
+    RestorePlan, ends,
     target::{read_extents, zeros_in},
     write::Batch,
 };
@@ -117,23 +117,28 @@ impl RestorePlan {
         // Only what is on the medium counts; a run that was interrupted may have left pages that never came there.
         self.target.sync()?;
         self.target.drop_caches()?;
-        let meter = Meter::begin(monitor, Phase::Comparing, self.allocated());
+        let meter = Meter::begin(monitor, Phase::Comparing, self.allocated().saturating_add(self.wiped.total()));
         let failure = Failure::default();
         let queue = Mutex::new(Queue::new(self.batches()));
         let found = Mutex::new((Vec::new(), 0));
+        let wiped = Mutex::new(self.wiped_pieces());
         let stop = || cancel.is_cancelled() || failure.is_set();
         std::thread::scope(|scope| {
             for _ in 0..pipeline::transfer_workers(self.manifest.chunk_len) {
-                scope.spawn(|| failure.guard(|| self.compare_batches(&queue, &found, &meter, &stop)));
+                scope.spawn(|| {
+                    failure.guard(|| {
+                        self.compare_batches(&queue, &found, &meter, &stop);
+                        self.compare_wiped(&wiped, &found, &meter, &stop);
+                        Ok(())
+                    });
+                });
             }
         });
         if cancel.is_cancelled() {
             return Err(Error::Failed("cancelled before anything was written".to_owned()));
         }
         failure.result()?;
-        let (mut extents, allocated) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut buf = AlignedBuf::zeroed(self.chunk_memory());
-        extents.extend(zeros_in(self.target.as_ref(), &self.wiped, &mut buf, &stop).iter());
+        let (extents, allocated) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         meter.set_of(meter.done(), meter.done());
         draft.report.stages.push(meter.finish());
         draft.report.unchanged_bytes = allocated;
@@ -146,12 +151,12 @@ impl RestorePlan {
         found: &Mutex<(Vec<Extent>, u64)>,
         meter: &Meter<'_>,
         stop: &dyn Fn() -> bool,
-    ) -> Result<(), Error> {
+    ) {
         let mut buf = AlignedBuf::zeroed(self.chunk_memory());
         // What is going to be overwritten in any case is not looked at.
-        let restless = self.late.union(&self.near(&self.ends()));
+        let restless = self.late.union(&self.near(&ends(self.target.len())));
         while !stop() {
-            let Some(task) = lock(queue).next() else { return Ok(()) };
+            let Some(task) = lock(queue).next() else { return };
             let (region, first, count) = task.batch.place();
             let (chunk, allocated) = self.place(region, first, count);
             let total = allocated.total();
@@ -176,7 +181,23 @@ impl RestorePlan {
             drop(found);
             meter.add(total);
         }
-        Ok(())
+    }
+
+    /// Looks for zeros where free bytes have to be zero.
+    fn compare_wiped(
+        &self,
+        wiped: &Mutex<impl Iterator<Item = Extent>>,
+        found: &Mutex<(Vec<Extent>, u64)>,
+        meter: &Meter<'_>,
+        stop: &dyn Fn() -> bool,
+    ) {
+        let mut buf = AlignedBuf::zeroed(self.chunk_memory());
+        while !stop() {
+            let Some(piece) = lock(wiped).next() else { return };
+            let zeros = zeros_in(self.target.as_ref(), &piece.into(), &mut buf, stop);
+            lock(found).0.extend(zeros.iter());
+            meter.add(piece.len());
+        }
     }
 
     /// Tells whether the target holds a chunk. One that cannot be read does not hold it: writing may even mend it.

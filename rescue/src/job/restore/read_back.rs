@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{
     RestorePlan, cancelled,
     compare::Same,
+    free::{PIECE, pieces},
     pen::Pen,
     target::{is_zero, read_extents},
     write::Batch,
@@ -14,7 +15,6 @@ use crate::{
     extent::{Extent, ExtentSet},
     job::{Cancel, Monitor, Phase, error::Error, failure::Failure, meter::Meter, pipeline, report::Draft},
     store::ChunkId,
-    units::MIB,
 };
 
 impl RestorePlan {
@@ -30,17 +30,23 @@ impl RestorePlan {
     ) -> Result<(), Error> {
         self.target.drop_caches()?;
         let proven = &self.undisturbed(same, &pen.written());
-        let meter = Meter::begin(monitor, Phase::ReadingBack, self.allocated().saturating_sub(same.allocated));
+        let wiped = proven.lacks(&self.wiped);
+        let written = self.allocated().saturating_sub(same.allocated);
+        let meter = Meter::begin(monitor, Phase::ReadingBack, written.saturating_add(wiped.total()));
         let failure = Failure::default();
         let batches = Mutex::new(self.batches());
+        let zeros = Mutex::new(pieces(&wiped, PIECE));
         std::thread::scope(|scope| {
             for _ in 0..pipeline::transfer_workers(self.manifest.chunk_len) {
-                scope.spawn(|| failure.guard(|| self.read_back(&batches, proven, &failure, &meter, cancel)));
+                scope.spawn(|| {
+                    failure.guard(|| {
+                        self.read_back(&batches, proven, &failure, &meter, cancel)?;
+                        self.read_back_wiped(&zeros, &failure, &meter, cancel)
+                    });
+                });
             }
         });
         failure.result()?;
-        let mut buf = AlignedBuf::zeroed(usize::try_from(MIB).expect("a MiB fits in memory"));
-        self.compare_zeros(&proven.lacks(&self.wiped), &mut buf)?;
         draft.report.stages.push(meter.finish());
         Ok(())
     }
@@ -73,6 +79,28 @@ impl RestorePlan {
                     meter.add(self.compare_chunk(region, number, id, proven, &mut buf)?);
                 }
             }
+        }
+    }
+
+    fn read_back_wiped(
+        &self,
+        zeros: &Mutex<impl Iterator<Item = Extent>>,
+        failure: &Failure,
+        meter: &Meter<'_>,
+        cancel: &Cancel,
+    ) -> Result<(), Error> {
+        let mut buf = AlignedBuf::zeroed(self.chunk_memory());
+        loop {
+            if cancel.is_cancelled() {
+                return Err(cancelled());
+            }
+            if failure.is_set() {
+                return Ok(());
+            }
+            let next = zeros.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(piece) = next else { return Ok(()) };
+            self.compare_zeros(&piece.into(), &mut buf)?;
+            meter.add(piece.len());
         }
     }
 

@@ -113,9 +113,6 @@ impl RestorePlan {
             }
         });
         failure.result()?;
-        for extent in same.lacks(&self.wiped).iter() {
-            pen.write_zeros(extent)?;
-        }
         self.target.sync()?;
         draft.report.stages.push(meter.finish());
         Ok(held.into_inner().unwrap_or_else(PoisonError::into_inner))

@@ -3,6 +3,7 @@
 mod delta;
 mod export;
 mod faults;
+mod free;
 mod round_trip;
 
 use std::{
@@ -112,15 +113,20 @@ impl Bench {
             disk: DiskRef::Path(self.text("target")),
             sector_size: None,
             accept_partial: false,
+            free: None,
         }
     }
 
     /// Restores the newest image onto `target`.
     fn restore(&self, target: impl TargetDisk + 'static) -> Report {
+        self.plan(&self.restore_job(), target).run(&Silent, &Cancel::new())
+    }
+
+    /// Plans the restore of the newest image onto `target`.
+    fn plan(&self, job: &RestoreJob, target: impl TargetDisk + 'static) -> RestorePlan {
         let store = Store::open(&self.path("store")).unwrap();
         let manifest = store.load("latest").unwrap();
-        let plan = RestorePlan::onto(&self.restore_job(), store, manifest, Box::new(target)).unwrap();
-        plan.run(&Silent, &Cancel::new())
+        RestorePlan::onto(job, store, manifest, Box::new(target)).unwrap()
     }
 
     fn image(&self) -> Manifest {
