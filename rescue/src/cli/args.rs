@@ -234,8 +234,9 @@ fn part(options: &Options) -> Result<Part, Error> {
 
 fn build(command: &str, options: Options) -> Result<Command, Error> {
     let part = part(&options)?;
-    let Options { words, json, dry_run, yes, accept_partial, free, level, note, sector_size, store, monochrome, .. } =
-        options;
+    let Options {
+        words, json, dry_run, yes, accept_partial, free, level, note, sector_size, store, monochrome, ..
+    } = options;
     let Options { keep_swap_files, output, region, overwrite, .. } = options;
     let mut words = words.into_iter();
     let mut next =

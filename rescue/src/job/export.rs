@@ -81,7 +81,7 @@ impl ExportPlan {
         let mut warnings = warnings(&manifest, regions.clone(), &lost);
         warnings.extend(other_disks(&store, &manifest, &job.image));
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let planning = Stage { phase: Phase::Planning, bytes: 0, millis };
+        let planning = Stage::plain(Phase::Planning, 0, millis);
         let (output, overwrite) = (job.output.clone(), job.overwrite);
         let mut plan = Self { store, manifest, regions, range, lost, output, overwrite, planning, warnings };
         plan.warnings.extend(sink::short_of_space(&plan.output, plan.allocated()));
