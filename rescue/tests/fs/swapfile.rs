@@ -100,7 +100,7 @@ fn the_pages_of_swap_files_are_left_out_and_nothing_else() {
 #[test]
 fn what_is_no_sound_swap_file_is_kept() {
     type Change = fn(&Path);
-    let cases: [(&str, Change); 5] = [
+    let cases: [(&str, Change); 10] = [
         ("hole", |path| {
             let header = fs::read(path).unwrap()[..4096].to_vec();
             fs::write(path, header).unwrap();
@@ -110,6 +110,11 @@ fn what_is_no_sound_swap_file_is_kept() {
         ("no signature", |path| patch(path, 4086, b"SWAPSPACE9")),
         ("old version", |path| patch(path, 4086, b"SWAP-SPACE")),
         ("unknown version", |path| patch(path, 1024, &[2])),
+        ("boot code", |path| patch(path, 700, &[1])),
+        ("a Sun label", |path| patch(path, 508, b"\xda\xbe")),
+        ("a BSD label", |path| patch(path, 512, b"WEV\x82")),
+        ("JFS", |path| patch(path, 32768, b"JFS1")),
+        ("UDF", |path| drop(run("mkudffs", &["--bootarea=preserve", path.to_str().unwrap()]))),
     ];
     for (name, change) in cases {
         let bench = Bench::new();
@@ -127,6 +132,38 @@ fn patch(path: &Path, at: usize, bytes: &[u8]) {
     let mut all = fs::read(path).unwrap();
     all[at..at + bytes.len()].copy_from_slice(bytes);
     fs::write(path, all).unwrap();
+}
+
+#[test]
+fn a_header_that_was_never_written_is_none() {
+    for (name, ranges) in [("whole", vec!["0 767"]), ("header", vec!["0 0"]), ("a page", vec!["1 1"])] {
+        let bench = Bench::new();
+        let tree = tree(&bench, &["/old", "/swapfile"], "");
+        let header = fs::read(tree.join("swapfile")).unwrap()[..8192].to_vec();
+        let image = make(&bench, &tree, "-t ext4 -b 4096", 32 * MIB);
+        let was = survey_bytes(&fs::read(&image).unwrap());
+        assert_eq!(left_out(&was).len(), 1, "{name}");
+
+        // Blocks reserved for the file over those that another one, or a swap space, had before.
+        let script = bench.path("script");
+        let punched = ranges.iter().map(|range| format!("punch /swapfile {range}\nfallocate /swapfile {range}\n"));
+        fs::write(&script, punched.collect::<String>()).unwrap();
+        run("debugfs", &["-w", "-f", &script, &image]);
+        let mut bytes = fs::read(&image).unwrap();
+        let listed = run("debugfs", &["-R", "blocks /swapfile", &image]);
+        for (number, block) in listed.split_whitespace().take(2).enumerate() {
+            let at = block.parse::<usize>().unwrap() * 4096;
+            bytes[at..at + 4096].copy_from_slice(&header[number * 4096..][..4096]);
+        }
+        let survey = survey_bytes(&bytes);
+        let unwritten = run("debugfs", &["-R", "ex /swapfile", &image]).contains("Uninit");
+        assert!(unwritten, "{name}");
+        let want = if name == "a page" { 1 } else { 0 };
+        assert_eq!((left_out(&survey).len(), &survey.widened), (want, &vec![]), "{name}: {:?}", survey.left_out);
+        if want == 0 {
+            assert_eq!(survey.allocated, kept_with(&bytes).allocated, "{name}");
+        }
+    }
 }
 
 #[test]

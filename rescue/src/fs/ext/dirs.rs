@@ -13,9 +13,10 @@
 
 use super::{
     Volume,
-    inode::{Inode, Lister, Run},
+    content::{self, Content},
+    inode::Inode,
 };
-use crate::bytes::Fields;
+use crate::{block::ReadAt as _, bytes::Fields};
 
 const ROOT: u32 = 2;
 const INLINE_DATA: u32 = 0x1000_0000;
@@ -65,23 +66,9 @@ impl<'v, 'a> Dirs<'v, 'a> {
         if inode.flags & INLINE_DATA != 0 {
             return self.inline(number, &inode);
         }
-        let block_size = self.volume.geometry.block_size;
-        let len = inode.size.min(limit);
-        let mut bytes = vec![0; usize::try_from(len.checked_next_multiple_of(block_size)?).ok()?];
-        let mut readable = true;
-        let listed = Lister::new(self.volume, 256).list(&inode, &mut |run: Run| {
-            let Some(logical) = run.logical else { return };
-            let start = logical.saturating_mul(block_size);
-            let run_len = run.len.saturating_mul(block_size).min((bytes.len() as u64).saturating_sub(start));
-            let range = usize::try_from(start).unwrap_or(usize::MAX)
-                ..usize::try_from(start.saturating_add(run_len)).unwrap_or(usize::MAX);
-            if let Some(part) = bytes.get_mut(range).filter(|part| !part.is_empty()) {
-                let offset = run.start.saturating_mul(block_size);
-                readable &= self.volume.region.read_exact_at(part, offset).is_ok();
-            }
-        });
-        listed.ok().filter(|()| readable)?;
-        bytes.truncate(usize::try_from(len).ok()?);
+        let runs = content::runs(self.volume, &inode, 256)?;
+        let mut bytes = vec![0; usize::try_from(inode.size.min(limit)).ok()?];
+        Content::new(self.volume, &inode, &runs).read_exact_at(&mut bytes, 0).ok()?;
         Some(bytes)
     }
 

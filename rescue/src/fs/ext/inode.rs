@@ -65,6 +65,8 @@ pub struct Run {
     pub start: u64,
     /// How many.
     pub len: u64,
+    /// Whether what the blocks hold is the file's; the others are reserved, and read as zeros.
+    pub written: bool,
 }
 
 /// One inode, as far as its blocks need it.
@@ -138,7 +140,7 @@ impl<'v, 'a> Lister<'v, 'a> {
     /// [`Error`]; some runs may have been listed before.
     pub fn list(&mut self, inode: &Inode, each: &mut dyn FnMut(Run)) -> Result<(), Error> {
         if inode.attributes != 0 {
-            self.run(None, inode.attributes, 1, each)?;
+            self.run(Run { logical: None, start: inode.attributes, len: 1, written: true }, each)?;
         }
         if !inode.has_blocks(self.volume.geometry.block_size) {
             return Ok(());
@@ -154,16 +156,16 @@ impl<'v, 'a> Lister<'v, 'a> {
         Ok(())
     }
 
-    fn run(&self, logical: Option<u64>, start: u64, len: u64, each: &mut dyn FnMut(Run)) -> Result<(), Error> {
-        if !self.volume.holds(start, len) {
-            return Err(Error::Outside { start, len });
+    fn run(&self, run: Run, each: &mut dyn FnMut(Run)) -> Result<(), Error> {
+        if !self.volume.holds(run.start, run.len) {
+            return Err(Error::Outside { start: run.start, len: run.len });
         }
-        each(Run { logical, start, len });
+        each(run);
         Ok(())
     }
 
     fn tree_block(&mut self, block: u64, each: &mut dyn FnMut(Run)) -> Result<Vec<u8>, Error> {
-        self.run(None, block, 1, each)?;
+        self.run(Run { logical: None, start: block, len: 1, written: true }, each)?;
         self.budget = self.budget.checked_sub(1).ok_or(Error::Budget)?;
         Ok(self.volume.block(&mut self.reader, block)?.to_vec())
     }
@@ -179,9 +181,10 @@ impl<'v, 'a> Lister<'v, 'a> {
         for entry in bytes.chunks_exact(12).skip(1).take(usize::from(entries)).map(Fields) {
             if depth == 0 {
                 let len = u64::from(entry.u16(4)?);
-                let len = if len > 32768 { len.saturating_sub(32768) } else { len };
+                let written = len <= 32768;
+                let len = if written { len } else { len.saturating_sub(32768) };
                 let start = u64::from(entry.u16(6)?) << 32 | u64::from(entry.u32(8)?);
-                self.run(Some(u64::from(entry.u32(0)?)), start, len, each)?;
+                self.run(Run { logical: Some(u64::from(entry.u32(0)?)), start, len, written }, each)?;
             } else {
                 let child = u64::from(entry.u16(8)?) << 32 | u64::from(entry.u32(4)?);
                 let bytes = self.tree_block(child, each)?;
@@ -199,7 +202,7 @@ impl<'v, 'a> Lister<'v, 'a> {
             return Ok(());
         }
         if level == 0 {
-            self.run(Some(*at), block, 1, each)?;
+            self.run(Run { logical: Some(*at), start: block, len: 1, written: true }, each)?;
             *at = at.saturating_add(1);
             return Ok(());
         }

@@ -7,6 +7,7 @@
 //! nor a journal, the inodes must: every one of them is read, and one that is not sound keeps everything.
 
 pub mod checksum;
+mod content;
 mod dirs;
 mod fastcommit;
 pub mod groups;

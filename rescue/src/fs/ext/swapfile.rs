@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A file is left out when it stands where swap files stand or where `/etc/fstab` of the same file system says, has a
-//! sound header, has no hole, and shares no block with anything else; and only where the file system is clean.
+//! sound header and is nothing else by any sign, has no hole, and shares no block with anything else; and only where the
+//! file system is clean.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -14,17 +15,17 @@ use std::collections::BTreeSet;
 
 use super::{
     Volume,
+    content::{self, Content, MAX_RUNS},
     dirs::{Dirs, fstab_paths},
-    inode::{Inode, Lister, Run},
+    inode::{Inode, Run},
     journal::Log,
     superblock::feature,
 };
 use crate::{
-    block::MemoryDisk,
+    block::ReadAt as _,
     bytes::Fields,
     extent::{Extent, ExtentSet},
-    fs::{LeftOut, Options, State, Survey, inner, swap},
-    units::SectorSize,
+    fs::{LeftOut, Options, State, Survey, detect, inner},
 };
 
 /// Where distributions and their guides put swap files.
@@ -40,12 +41,10 @@ const USUAL: [&str; 10] = [
     "/var/swapfile",
     "/var/swap/swapfile",
 ];
-/// Bytes read of a file to find its header: the largest page.
-const HEAD: u64 = 65536;
+/// Bytes before the header, which the header leaves to boot code and labels of partitions.
+const BOOT: usize = 1024;
 /// Tree blocks read of one file at most: a terabyte in small extents.
 const BUDGET: u64 = 1 << 12;
-/// Runs of one file remembered at most.
-const MAX_RUNS: usize = 1 << 18;
 const ENCRYPTED: u32 = 0x800;
 const EA_INODE: u32 = 0x20_0000;
 const VERITY: u32 = 0x10_0000;
@@ -91,7 +90,7 @@ impl SwapFiles {
     fn add(&mut self, volume: &Volume<'_>, path: String, number: u32) {
         let Some(inode) = volume.inode(number) else { return };
         let Some(runs) = data_runs(volume, &inode) else { return };
-        let Some((page, last_page)) = header(volume, &runs) else { return };
+        let Some((page, last_page)) = header(&Content::new(volume, &inode, &runs)) else { return };
         let Some(page) = page else {
             self.hibernated = Some(path);
             return;
@@ -102,11 +101,11 @@ impl SwapFiles {
             return;
         }
         let (first, behind) = (page.div_ceil(block_size), end.checked_div(block_size).unwrap_or(0));
-        let pieces = runs.iter().filter_map(|(logical, start, len)| {
+        let pieces = runs.iter().filter_map(|(logical, run)| {
             let from = first.max(*logical);
-            let to = behind.min(logical.saturating_add(*len));
+            let to = behind.min(logical.saturating_add(run.len));
             let skipped = from.saturating_sub(*logical);
-            let start = start.saturating_add(skipped);
+            let start = run.start.saturating_add(skipped);
             (from < to).then(|| volume.geometry.bytes(start, start.saturating_add(to.saturating_sub(from))))
         });
         let pieces = pieces.collect::<Vec<_>>();
@@ -161,45 +160,35 @@ impl SwapFiles {
     }
 }
 
-/// Returns the runs of a regular file: block of the file, block of the file system, how many.
-fn data_runs(volume: &Volume<'_>, inode: &Inode) -> Option<Vec<(u64, u64, u64)>> {
+/// Returns the runs of a regular file, each with its first block of the file.
+fn data_runs(volume: &Volume<'_>, inode: &Inode) -> Option<Vec<(u64, Run)>> {
     let plain = inode.flags & (ENCRYPTED | EA_INODE | VERITY | INLINE_DATA) == 0;
     if inode.mode & 0xf000 != 0x8000 || inode.links == 0 || !plain {
         return None;
     }
-    let (mut runs, mut too_many) = (Vec::new(), false);
-    let listed = Lister::new(volume, BUDGET).list(inode, &mut |run: Run| {
-        let Some(logical) = run.logical else { return };
-        too_many |= runs.len() >= MAX_RUNS;
-        if !too_many {
-            runs.push((logical, run.start, run.len));
-        }
-    });
-    listed.ok().filter(|()| !too_many).map(|()| runs)
+    content::runs(volume, inode, BUDGET)
 }
 
 /// Reads the header of a swap file: the page size, `None` where a hibernated system is in it, and the last page.
-fn header(volume: &Volume<'_>, runs: &[(u64, u64, u64)]) -> Option<(Option<u64>, u64)> {
-    let block_size = volume.geometry.block_size;
-    let mut head = vec![0; usize::try_from(HEAD).ok()?];
-    let blocks = head.chunks_mut(usize::try_from(block_size).ok()?);
-    for (logical, part) in (0u64..).zip(blocks) {
-        let run = runs.iter().find(|(at, _, len)| *at <= logical && logical < at.saturating_add(*len));
-        // The file may be shorter than the largest page.
-        let Some((at, start, _)) = run else { continue };
-        let block = start.saturating_add(logical.saturating_sub(*at));
-        volume.region.read_exact_at(part, block.saturating_mul(block_size)).ok()?;
-    }
+fn header(content: &Content<'_>) -> Option<(Option<u64>, u64)> {
+    let mut head = [0; BOOT.saturating_add(12)];
+    content.read_exact_at(&mut head, 0).ok()?;
     // A disk of a virtual machine may have taken its place.
     if inner::has_table(&head, u64::MAX) {
         return None;
     }
-    let f = Fields(&head);
-    let (version, last_page, bad_pages) = (f.u32(1024).ok()?, f.u32(1028).ok()?, f.u32(1032).ok()?);
-    let found = swap::detect(&MemoryDisk::new(head.clone(), SectorSize::B512))?;
-    if found.state == State::Hibernated {
+    let found = detect::all(content);
+    if found.iter().any(|found| found.name == "swsuspend") {
         return Some((None, 0));
     }
+    // What else was made in the file may have spared the header, and labels of partitions stand before it: only a file
+    // that can be nothing but swap is.
+    let [found] = found.as_slice() else { return None };
+    if found.name != "swap" || !head.iter().take(BOOT).all(|byte| *byte == 0) {
+        return None;
+    }
+    let f = Fields(&head);
+    let (version, last_page, bad_pages) = (f.u32(1024).ok()?, f.u32(1028).ok()?, f.u32(1032).ok()?);
     // A page that is no good is listed behind the label, where there is room for 637 of them in the smallest page.
     let sound = found.version.as_deref() == Some("1") && version == 1 && bad_pages <= 637;
     sound.then_some((Some(u64::from(found.block_size?)), u64::from(last_page)))
