@@ -338,6 +338,113 @@ fn a_file_that_the_bitmap_forgot_is_kept() {
     assert!(!survey.widened.is_empty());
 }
 
+/// Returns the bytes of the superblock, all descriptors and all bitmaps of an image: what lies before the first table.
+fn front(image: &str) -> usize {
+    let dump = run("dumpe2fs", &[image]);
+    let table = dump.split("Inode table at ").nth(1).unwrap().split('-').next().unwrap();
+    usize::try_from(table.parse::<u64>().unwrap() * number(&dump, "Block size:")).unwrap()
+}
+
+#[test]
+fn inodes_behind_the_mark_of_unused_ones_keep_everything() {
+    for (name, options, state) in [
+        ("checksums", "-t ext4 -b 4096", State::Damaged),
+        ("small inodes", "-t ext4 -b 1024 -I 128", State::Damaged),
+        ("tables not zeroed", "-t ext4 -b 4096 -E lazy_itable_init=1,nodiscard", State::Damaged),
+        (
+            "checksums of descriptors",
+            "-t ext4 -b 4096 -O ^metadata_csum,uninit_bg -E lazy_itable_init=0",
+            State::Damaged,
+        ),
+        (
+            "nothing to tell them by",
+            "-t ext4 -b 4096 -O ^metadata_csum,uninit_bg -E lazy_itable_init=1,nodiscard",
+            State::Clean,
+        ),
+    ] {
+        let bench = Bench::new();
+        let (image, before) = make(&bench, options, 24 * MIB);
+        assert_eq!(survey_bytes(&before).widened, Vec::<String>::new(), "{name}");
+        let (file, _) = (bench.path("file"), fs::write(bench.path("file"), [7; 20_000]).unwrap());
+        let new = (0..40).map(|number| format!("write {file} new{number}")).collect::<Vec<_>>();
+        let mut bytes = edit(&image, &new.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(survey_bytes(&bytes).widened, Vec::<String>::new(), "{name}");
+
+        // What was written to the front of the disk is lost: all that is there is of one time, and in order.
+        let end = front(&image);
+        bytes[..end].copy_from_slice(&before[..end]);
+        let survey = survey_bytes(&bytes);
+        assert_eq!(survey.allocated.total(), 24 * MIB, "{name}: {survey:?}");
+        assert!(survey.widened[0].contains("is in use, and its group calls it never used"), "{:?}", survey.widened);
+        assert_eq!((survey.detected.unwrap().state, survey.zeros.is_empty()), (state, true), "{name}");
+    }
+}
+
+#[test]
+fn what_else_lies_behind_the_mark_of_unused_inodes_widens_nothing() {
+    // Tables of the file system that was there before, which the kernel has yet to zero.
+    for size in ["256", "128"] {
+        let bench = Bench::new();
+        let (image, old) = make(&bench, &format!("-t ext4 -b 1024 -I {size} -N 6000"), 24 * MIB);
+        let options = format!("-q -F -t ext4 -b 1024 -I {size} -N 6000 -E lazy_itable_init=1,nodiscard");
+        run("mke2fs", &options.split(' ').chain([image.as_str()]).collect::<Vec<_>>());
+        let bytes = fs::read(&image).unwrap();
+        let end = front(&image);
+        let kept = bytes[end + 4096..].iter().zip(&old[end + 4096..]).take(8192).filter(|(a, b)| a == b && **a != 0);
+        assert!(kept.count() > 500, "nothing is left of the old tables");
+        let survey = survey_bytes(&bytes);
+        let dump = run("dumpe2fs", &["-h", &image]);
+        let used = (number(&dump, "Block count:") - number(&dump, "Free blocks:")) * 1024;
+        assert_eq!((survey.allocated.total(), &survey.widened), (used, &vec![]), "{size}");
+        assert_eq!(survey.detected.unwrap().state, State::Clean);
+        assert!(survey.zeros.iter().all(|extent| {
+            let range = usize::try_from(extent.start).unwrap()..usize::try_from(extent.end).unwrap();
+            bytes[range].iter().all(|byte| *byte == 0)
+        }));
+    }
+
+    // Inodes that were deleted before a checker lowered the mark.
+    let bench = Bench::new();
+    let (image, _) = make(&bench, "-t ext4 -b 4096", 24 * MIB);
+    let file = bench.path("file");
+    fs::write(&file, [7; 20_000]).unwrap();
+    let unused = |image: &str| {
+        let dump = run("dumpe2fs", &[image]);
+        let line = dump.lines().find(|line| line.contains("unused inodes")).unwrap().to_owned();
+        line.split(", ").last().unwrap().split(' ').next().unwrap().to_owned()
+    };
+    let mark = unused(&image);
+    let new = (0..80).map(|number| format!("write {file} new{number}"));
+    let gone = (0..80).map(|number| format!("rm new{number}"));
+    let lowered = [format!("set_bg 0 itable_unused {mark}"), "set_bg 0 checksum calc".to_owned()];
+    let commands = new.chain(gone).chain(lowered).collect::<Vec<_>>();
+    let survey = survey_bytes(&edit(&image, &commands.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert_eq!((unused(&image), &survey.widened), (mark, &vec![]));
+    assert_eq!(survey.detected.unwrap().state, State::Clean);
+}
+
+#[test]
+fn a_file_on_the_structures_of_the_file_system_keeps_everything() {
+    for options in [
+        "-t ext4 -b 1024 -O ^extents,^64bit,^metadata_csum,uninit_bg -E lazy_itable_init=0",
+        "-t ext4 -b 1024 -O ^extents,^64bit",
+    ] {
+        let bench = Bench::new();
+        let (image, before) = make(&bench, options, 24 * MIB);
+        let zeros = survey_bytes(&before).zeros;
+        let tail = zeros.iter().max_by_key(|extent| extent.len()).unwrap();
+        // Neither the first block of the tail, nor the last.
+        let block = (tail.start + tail.len() / 2) / 1024;
+        let mut bytes = edit(&image, &[&format!("sif /etc/file3.dat block[0] {block}")]);
+        let at = usize::try_from(block * 1024).unwrap();
+        bytes[at..at + 1000].fill(7);
+        let survey = survey_bytes(&bytes);
+        assert_eq!((survey.allocated.total(), survey.zeros.total()), (24 * MIB, 0), "{options}: {survey:?}");
+        assert!(survey.widened[0].contains("has blocks of the file system's own"), "{:?}", survey.widened);
+        assert_eq!(survey.detected.unwrap().state, State::Damaged, "{options}");
+    }
+}
+
 #[test]
 fn files_vouch_for_the_bitmaps_where_nothing_else_does() {
     for (name, options, state, says) in [

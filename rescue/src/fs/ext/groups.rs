@@ -25,6 +25,8 @@ use crate::{
 pub const INODE_UNINIT: u16 = 1;
 /// The group's block bitmap was never written: only metadata is in use.
 pub const BLOCK_UNINIT: u16 = 2;
+/// The group's inode table was zeroed, by whoever made the file system or later: all that is in it is of this one.
+pub const INODE_ZEROED: u16 = 4;
 
 /// One group descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub struct Descriptor {
     pub used_dirs: u32,
     /// Inodes at the end of the table that were never used; only with descriptor checksums.
     pub unused_inodes: u32,
-    /// `INODE_UNINIT`, `BLOCK_UNINIT`; 0 where descriptors have no checksums to protect the flags.
+    /// `INODE_UNINIT`, `BLOCK_UNINIT`, `INODE_ZEROED`; 0 where descriptors have no checksums to protect the flags.
     pub flags: u16,
     /// Checksum of the block bitmap, as far as the descriptor holds it.
     pub bitmap_checksum: u32,
@@ -61,6 +63,7 @@ pub struct Format {
     uuid: [u8; 16],
     metadata_csum: bool,
     gdt_csum: bool,
+    inode_checksums: bool,
 }
 
 impl Format {
@@ -73,6 +76,8 @@ impl Format {
             uuid: sb.s_uuid,
             metadata_csum: sb.has_ro(feature::RO_METADATA_CSUM),
             gdt_csum: sb.has_ro(feature::RO_GDT_CSUM),
+            // Others than Linux keep something else where the checksum is.
+            inode_checksums: sb.has_ro(feature::RO_METADATA_CSUM) && sb.s_creator_os == 0,
         }
     }
 
@@ -114,6 +119,27 @@ impl Format {
             return Ok(u16::try_from(crc & 0xffff).unwrap_or(0));
         }
         Ok(crc16(&[&self.uuid, &number, head, tail]))
+    }
+
+    /// Tells whether `inode`, all bytes of it, has the checksum of inode `number`; `None` where inodes have none.
+    ///
+    /// Source: Linux kernel, Documentation/filesystems/ext4/checksums.rst and inodes.rst.
+    #[must_use]
+    pub fn inode_intact(&self, inode: &[u8], number: u64) -> Option<bool> {
+        self.inode_checksums.then(|| right(self.inode_matches(Fields(inode), number) == Ok(true)))
+    }
+
+    fn inode_matches(&self, f: Fields<'_>, number: u64) -> Result<bool, Truncated> {
+        let number = u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
+        let (low, generation) = (u32::from(f.u16(124)?), f.slice(100, 4)?);
+        let crc = crc32c(self.seed, &[&number, generation, f.slice(0, 124)?, &[0, 0], f.slice(126, 2)?]);
+        let Some(behind) = f.0.get(128..).filter(|behind| !behind.is_empty()) else { return Ok(crc & 0xffff == low) };
+        // The high half counts where the inode says that it reaches so far.
+        if f.u16(128)? >= 4 {
+            let crc = crc32c(crc, &[f.slice(128, 2)?, &[0, 0], f.0.get(132..).unwrap_or_default()]);
+            return Ok(crc == u32::from(f.u16(130)?) << 16 | low);
+        }
+        Ok(crc32c(crc, &[behind]) & 0xffff == low)
     }
 
     /// Tells whether `bitmap` (whole bytes for `clusters_per_group` bits) has the checksum its descriptor names.
@@ -172,6 +198,8 @@ pub struct Groups {
     pub descriptors: Vec<Descriptor>,
     /// Bytes of superblocks, descriptors, bitmaps and inode tables.
     pub metadata: ExtentSet,
+    /// Those of them that no broken descriptor names.
+    pub sure: ExtentSet,
 }
 
 impl Groups {
@@ -205,12 +233,13 @@ impl Groups {
             }
             descriptors.push(desc);
         }
-        let metadata = ExtentSet::from_unsorted(pieces);
-        let distinct = metadata.total();
+        let sure = ExtentSet::from_unsorted(pieces);
+        let distinct = sure.total();
         if distinct != named {
             return Err(Error::Overlap(named, distinct));
         }
-        Ok(Self { descriptors, metadata: metadata.union(&ExtentSet::from_unsorted(doubtful)) })
+        let metadata = sure.union(&ExtentSet::from_unsorted(doubtful));
+        Ok(Self { descriptors, metadata, sure })
     }
 
     /// Returns the bytes of a group's bitmaps and inode table; those of a broken descriptor as far as they are possible.

@@ -75,10 +75,11 @@ pub(super) fn build(volume: &Volume<'_>, log: &Log, detected: &Detected, options
         survey.notes.push(format!("{reason}; every file was compared with them"));
     }
     let mut swap = swapfile::find(volume, log, options, &survey);
-    let all_listed = walk::unite(volume, log.is_empty(), &mut swap, &mut survey)?;
-    swap.leave_out(volume, all_listed, &mut survey);
-    if log.is_empty() && survey.detected.as_ref().is_some_and(|detected| detected.state == State::Clean) {
-        survey.zeros = unused::zeros(volume);
+    let walked = walk::unite(volume, log.is_empty(), &mut swap, &mut survey)?;
+    swap.leave_out(volume, walked.all_listed, &mut survey);
+    let clean = survey.detected.as_ref().is_some_and(|detected| detected.state == State::Clean);
+    if log.is_empty() && clean && walked.all_listed {
+        survey.zeros = unused::zeros(volume, &walked.traces).subtract(&outside(volume));
     }
     Ok(survey)
 }

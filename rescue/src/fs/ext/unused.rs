@@ -22,8 +22,11 @@ use crate::{
 /// How far apart the blocks are that are looked at; tables are rarely longer.
 const STEP: u64 = 8 * MIB;
 
-/// Lists the bytes of inode tables that are kept as zeros. Only for a volume whose journal is empty and whose groups agree.
-pub(super) fn zeros(volume: &Volume<'_>) -> ExtentSet {
+/// Lists the bytes of inode tables that are kept as zeros. Only for a volume whose journal is empty, whose groups agree
+/// and whose files were all seen to lie elsewhere.
+///
+/// * `traces`: groups whose tail was seen to begin with something, in order; the others' begin with zeros.
+pub(super) fn zeros(volume: &Volume<'_>, traces: &[u64]) -> ExtentSet {
     let free = volume.groups.descriptors.iter().map(|desc| u64::from(desc.free_inodes));
     if free.fold(0u64, u64::saturating_add) != u64::from(volume.sb.s_free_inodes_count) {
         // A descriptor block may be older than the rest, and its checksums as right as ever.
@@ -31,8 +34,8 @@ pub(super) fn zeros(volume: &Volume<'_>) -> ExtentSet {
     }
     let mut bitmaps = SmallReader::new(volume.region);
     let mut zeros = Vec::new();
-    for desc in &volume.groups.descriptors {
-        let Some(tail) = tail(volume, desc) else { continue };
+    for (group, desc) in (0u64..).zip(&volume.groups.descriptors) {
+        let Some(tail) = tail(volume, desc).filter(|_| traces.binary_search(&group).is_err()) else { continue };
         if agrees(volume, &mut bitmaps, desc) && looks_zero(volume, tail) {
             zeros.push(tail);
         }
@@ -40,11 +43,17 @@ pub(super) fn zeros(volume: &Volume<'_>) -> ExtentSet {
     ExtentSet::from_unsorted(zeros)
 }
 
+/// Returns how many inodes at the front of a group's table its descriptor says were ever in use.
+pub(super) fn ever_used(volume: &Volume<'_>, desc: &Descriptor) -> u64 {
+    let never = desc.flags & INODE_UNINIT != 0;
+    let used = volume.geometry.inodes_per_group.saturating_sub(u64::from(desc.unused_inodes));
+    if never { 0 } else { used }
+}
+
 /// Returns the blocks behind the last inode that ever was in use.
 fn tail(volume: &Volume<'_>, desc: &Descriptor) -> Option<Extent> {
     let geometry = &volume.geometry;
-    let ever_used = geometry.inodes_per_group.checked_sub(u64::from(desc.unused_inodes))?;
-    let blocks = ever_used.saturating_mul(geometry.inode_size).div_ceil(geometry.block_size);
+    let blocks = ever_used(volume, desc).saturating_mul(geometry.inode_size).div_ceil(geometry.block_size);
     let end = desc.inode_table.saturating_add(geometry.itable_blocks);
     let start = desc.inode_table.saturating_add(blocks);
     (desc.intact && start < end).then(|| geometry.bytes(start, end))
@@ -64,12 +73,12 @@ fn agrees<'a>(volume: &Volume<'a>, reader: &mut SmallReader<'a>, desc: &Descript
     (from..inodes).all(|index| bit(index) == Some(0))
 }
 
-/// Tells whether the first block of a tail, the last, and one every few MiB hold nothing but zeros. Inodes fill a table
-/// from its front: one that is in use after all is in the first.
+/// Tells whether the last block of a tail, and one every few MiB, hold nothing but zeros. Inodes fill a table from its
+/// front: one that is in use after all was found there by the walk.
 fn looks_zero(volume: &Volume<'_>, tail: Extent) -> bool {
     let block = volume.geometry.block_size;
     let step = usize::try_from(STEP.max(block)).unwrap_or(usize::MAX);
     let mut bytes = vec![0xff; volume.block_len()];
     let mut is_zero = |at| volume.region.read_exact_at(&mut bytes, at).is_ok() && bytes.iter().all(|byte| *byte == 0);
-    is_zero(tail.end.saturating_sub(block)) && (tail.start..tail.end).step_by(step).all(is_zero)
+    is_zero(tail.end.saturating_sub(block)) && (tail.start..tail.end).step_by(step).skip(1).all(is_zero)
 }
