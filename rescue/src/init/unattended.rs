@@ -145,6 +145,14 @@ fn result_line(report: &Report) -> Value {
 /// The result for a person, on the console.
 fn summary(report: &Report) -> Vec<String> {
     let mut lines = vec![match (&report.image, report.outcome) {
+        (Some(image), Outcome::Complete | Outcome::Partial) if report.job == "restore" => format!(
+            "restore {}: image {}, {} in use, {} written, {} were there already",
+            report.outcome,
+            Escaped(image),
+            Bytes(report.allocated_bytes),
+            Bytes(report.written_bytes),
+            Bytes(report.unchanged_bytes)
+        ),
         (Some(image), Outcome::Complete | Outcome::Partial) => format!(
             "{} {}: image {}, {} of {} kept, {} new in the store",
             report.job,

@@ -78,7 +78,7 @@ fn a_zero_that_is_not_zero_any_more_is_zeroed_again() {
     let bench = Bench::restored();
     let source = fs::read(bench.path("source")).unwrap();
     let zero = allocated(&bench.image()).subtract(&always()).iter().find_map(|extent| {
-        let at = bytes(&source, extent).windows(MIB as usize / 4).position(|run| run.iter().all(|byte| *byte == 0));
+        let at = bytes(&source, extent).windows(256 << 10).position(|run| run.iter().all(|byte| *byte == 0));
         at.map(|at| extent.start + at as u64 + 100_000)
     });
     bench.scratch(zero.expect("a file of zeros is in the image"));
