@@ -1,22 +1,25 @@
-//! Linux swap: only its first page means anything, unless a hibernated system lies in it.
+//! Linux swap: only its first page means anything, unless a hibernated system lies in it. It may end before its region
+//! does, and what lies behind it is somebody else's.
 //!
 //! ```text
-//! page 0:  1024 version, last page, bad pages (4 bytes each)  1036 UUID  1052 label (16)
+//! page 0:  0 (zeros)  1024 version, last page, bad pages (4 bytes each)  1036 UUID  1052 label (16)
 //!          last 10 bytes: SWAPSPACE2, SWAP-SPACE (version 0: a bitmap of good pages before it), or the signature of
 //!          a hibernated system
 //! ```
 //!
-//! Source: Linux kernel, include/linux/swap.h (`union swap_header`), kernel/power/swap.c; util-linux mkswap.
+//! Source: Linux kernel, include/linux/swap.h (`union swap_header`), mm/swapfile.c (`read_swap_header`),
+//! kernel/power/swap.c; util-linux mkswap.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use uuid::Uuid;
 
-use super::{Detected, State, Survey, Usage, label::text};
+use super::{Detected, State, Survey, Usage, inner, label::text, whole::Whole};
 use crate::{
     block::ReadAt,
     bytes::Fields,
     extent::{Extent, ExtentSet},
+    units::Bytes,
 };
 
 /// Page sizes of the architectures Linux runs on, in bytes.
@@ -28,6 +31,13 @@ const HIBERNATED: [(&[u8], &str); 4] = [
     (b"ULSUSPEND", "ulsuspend"),
     (b"LINHIB0001", "linhib0001"),
 ];
+
+/// Bytes in front of the version, for a boot loader or a disk label.
+const BOOT: usize = 1024;
+/// Where the number of the last page is.
+const LAST_PAGE: usize = 1028;
+/// Bytes that are read for these two.
+const HEADER: usize = 2048;
 
 /// What TuxOnIce writes.
 const TUXONICE: &[u8] = b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c";
@@ -69,15 +79,53 @@ fn detect_with(region: &dyn ReadAt, page: usize) -> Option<Detected> {
     found.and_then(|(_, version)| detected("swsuspend", version, State::Hibernated))
 }
 
-/// Keeps the header page of the swap space in `region`; everything, where a system is hibernated in it.
+/// Keeps the header page of the swap space in `region` and what lies behind its last page; everything, where a system is
+/// hibernated in it or something else may be.
 #[must_use]
 pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     if detected.state != State::Clean {
         return Survey::whole(region.len(), Some(detected), "kept whole: a hibernated system is in it");
     }
-    let page = u64::from(detected.block_size.unwrap_or(65536));
-    // A page of another size may have been the header before; its bytes cost nothing to keep.
-    let header = Extent::new(0, page.max(4096)).intersect(Extent::new(0, region.len()));
-    let usage = Usage { used: header.len(), free: region.len().saturating_sub(header.len()) };
-    Survey { usage: Some(usage), ..Survey::new(Some(detected), ExtentSet::from(header)) }
+    let pages = match pages(region, &detected) {
+        Ok(pages) => pages,
+        Err(reason) => return Whole::because(reason).survey(region.len(), detected),
+    };
+    let tail = Extent::new(pages.end, region.len());
+    let allocated = ExtentSet::from(Extent::new(0, pages.start)).union(&ExtentSet::from(tail));
+    let usage = Usage { used: allocated.total(), free: pages.len() };
+    let mut survey = Survey { usage: Some(usage), ..Survey::new(Some(detected), allocated) };
+    if tail.len() > 0 {
+        survey.widened.push(format!("{} behind the last page of the swap area are kept", Bytes(tail.len())));
+    }
+    survey
+}
+
+/// Returns the bytes of the pages that the kernel swaps to, or why nothing may be left out.
+fn pages(region: &dyn ReadAt, detected: &Detected) -> Result<Extent, String> {
+    if let Some(table) = inner::table(region) {
+        return Err(format!("it looks like {} and has {table} inside", detected.name));
+    }
+    let page = u64::from(detected.block_size.unwrap_or(65536)).max(4096);
+    let mut header = [0; HEADER];
+    region.read_exact_at(&mut header, 0).map_err(|error| format!("its header cannot be read: {error}"))?;
+    let f = Fields(&header);
+    // mkswap clears these bytes unless it finds a partition table, and the kernel never writes them. What is there was
+    // put there later, or the header is what is left of an older use.
+    if !f.has(0, &[0; BOOT]) {
+        return Err("there is something in front of its header that is no part of a swap area".to_owned());
+    }
+    let truncated = |error: crate::bytes::Truncated| error.to_string();
+    let last_page = match (f.u32(BOOT), f.u32_be(BOOT)) {
+        (Ok(1), _) => f.u32(LAST_PAGE),
+        (_, Ok(1)) => f.u32_be(LAST_PAGE),
+        // Version 0 ends where its bitmap does; kernels since 2.6 know nothing of it.
+        _ => return Err("its old header does not say where it ends".to_owned()),
+    };
+    let last_page = u64::from(last_page.map_err(truncated)?);
+    // `read_swap_header` refuses both: an empty one, and one that is longer than its device.
+    let end = last_page.checked_add(1).and_then(|pages| pages.checked_mul(page));
+    match end.filter(|end| last_page > 0 && *end <= region.len()) {
+        Some(end) => Ok(Extent::new(page, end)),
+        None => Err(format!("its last page is {last_page}, which does not fit its {} bytes", region.len())),
+    }
 }
