@@ -41,6 +41,7 @@ pub(super) fn unite(view: &View<'_>, settled: bool, doubts: &mut Doubts, survey:
         broken: 0,
         first_broken: 0,
         unlisted: 0,
+        unknown: 0,
         chunk: Vec::new(),
     };
     for group in 0..volume.geometry.groups {
@@ -51,8 +52,8 @@ pub(super) fn unite(view: &View<'_>, settled: bool, doubts: &mut Doubts, survey:
             return Err(Whole::damaged("files use many blocks that the free-space trees call free"));
         }
     }
-    let Walk { missing, broken, first_broken, unlisted, .. } = walk;
-    finish(survey, missing, settled);
+    let Walk { missing, broken, first_broken, unlisted, unknown, .. } = walk;
+    finish(survey, missing, unknown, settled)?;
     if unlisted > 0 {
         survey.notes.push(format!("{unlisted} large or unreadable files were taken from the free-space trees alone"));
     }
@@ -66,18 +67,36 @@ pub(super) fn unite(view: &View<'_>, settled: bool, doubts: &mut Doubts, survey:
     Ok(())
 }
 
-fn finish(survey: &mut Survey, missing: Vec<Extent>, settled: bool) {
-    if missing.is_empty() {
-        return;
-    }
+/// Keeps what is missing; on a volume without a log to replay, everything.
+///
+/// The trees of inodes are written with those of free space, and are as old: what the free-space trees do not know, files
+/// in chunks that the trees of inodes do not list, may have blocks of any group. A reader that comes along the folders
+/// finds those files.
+fn finish(survey: &mut Survey, missing: Vec<Extent>, unknown: u64, settled: bool) -> Result<(), Whole> {
     let missing = ExtentSet::from_unsorted(missing);
     let bytes = crate::units::Bytes(missing.total());
-    survey.widened.push(format!("{bytes} that files use are free in the free-space trees, and kept"));
-    survey.allocated = survey.allocated.union(&missing);
-    if let (true, Some(detected)) = (settled, &mut survey.detected) {
+    match (missing.is_empty(), settled) {
+        (true, false) => {}
+        // The kernel takes an inode that is free in its tree and has a mode for corruption: `xfs_iget_check_free_state`.
+        (true, true) if unknown > 0 => {
+            let inodes = if unknown == 1 { "1 inode".to_owned() } else { format!("{unknown} inodes") };
+            return Err(Whole::damaged(format_args!(
+                "{inodes} in use are free in the trees of inodes, which may not know of other files either"
+            )));
+        }
+        (true, true) => {}
+        (false, true) => {
+            return Err(Whole::damaged(format_args!(
+                "{bytes} that files use are free in the free-space trees, which may not know of other files either"
+            )));
+        }
         // Before a replay inodes may be ahead of or behind the trees.
-        detected.state = State::Damaged;
+        (false, false) => {
+            survey.widened.push(format!("{bytes} that files use are free in the free-space trees, and kept"));
+            survey.allocated = survey.allocated.union(&missing);
+        }
     }
+    Ok(())
 }
 
 struct Walk<'v, 'a> {
@@ -88,6 +107,8 @@ struct Walk<'v, 'a> {
     broken: u64,
     first_broken: u64,
     unlisted: u64,
+    /// Inodes in use that their tree calls free.
+    unknown: u64,
     chunk: Vec<u8>,
 }
 
@@ -211,6 +232,7 @@ impl Walk<'_, '_> {
         let group_bits = geometry.group_log.saturating_add(geometry.inodes_log);
         let number = group.checked_shl(group_bits).unwrap_or(0) | chunk.first.saturating_add(index);
         let intact = in_use && inode::intact(bytes, number, geometry);
+        self.unknown = self.unknown.saturating_add(u64::from(free && intact));
         let (map, missing) = (self.map, &mut self.missing);
         let listed = if in_use { self.lister.list(number, bytes, &mut |run| miss(map, missing, run)) } else { Ok(()) };
         match listed {
