@@ -27,6 +27,7 @@ const STRIDE: usize = 512;
 /// Attribute types.
 pub mod kind {
     #![allow(missing_docs, reason = "the format's own names")]
+    pub const STANDARD_INFORMATION: u32 = 0x10;
     pub const ATTRIBUTE_LIST: u32 = 0x20;
     pub const FILE_NAME: u32 = 0x30;
     pub const VOLUME_NAME: u32 = 0x60;
@@ -40,6 +41,9 @@ pub mod kind {
 
 /// Attribute flags: compressed, sparse, encrypted.
 pub const TRANSFORMED: u16 = 0x00ff | 0x4000 | 0x8000;
+
+/// File attributes in the standard information: hidden, and one of the system's.
+pub const HIDDEN_SYSTEM: u32 = 0x2 | 0x4;
 
 /// Why a record cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -254,6 +258,13 @@ impl<'a> Attribute<'a> {
             Content::Resident(value) => Some(value),
             Content::Runs { .. } => None,
         }
+    }
+
+    /// Returns the file attributes, where this is the standard information.
+    #[must_use]
+    pub fn file_attributes(&self) -> Option<u32> {
+        let value = self.value().filter(|_| self.is(kind::STANDARD_INFORMATION, &[]))?;
+        Fields(value).u32(32).ok()
     }
 
     /// Calls `each` with every run of a non-resident attribute.

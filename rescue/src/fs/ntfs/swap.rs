@@ -6,6 +6,9 @@
 //! entry: file (8)  8 length (2)  10 key length (2)  12 flags (2: last)  16 key: 0 parent (8)  64 name: length, space, text
 //! ```
 //!
+//! Windows makes them hidden files of the system; one that is not is somebody's file by that name, and kept. Anybody may
+//! call a file so, on a stick or a data volume.
+//!
 //! Their first page is kept all the same: Windows looks there for a hibernated system or for a crash dump, and whatever
 //! a target held before must not be taken for either. Where one is found, the file is kept.
 //!
@@ -21,7 +24,7 @@ use std::fmt;
 use super::{
     Volume, Whole,
     mft::{Error, Stream},
-    record::{Attribute, Record, kind, number, unfix},
+    record::{Attribute, HIDDEN_SYSTEM, Record, kind, number, unfix},
 };
 use crate::{
     bytes::{Fields, Truncated},
@@ -37,6 +40,8 @@ const I30: [u8; 8] = *b"$\0I\x003\x000\0";
 const MAX_ROOT: u64 = 256 << 20;
 /// Bytes at the start of each file that are kept and looked at.
 const HEADER: u64 = 4096;
+/// Steps in which further pages of a hibernation file are looked at, from its second to its last.
+const SAMPLES: u64 = 16;
 
 /// What a file is, by its name in the root folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,9 +131,12 @@ impl Specials {
         let here = names.iter().any(|value| file_name(value).is_some_and(is_this));
         let long = names.iter().filter(|value| !Fields(value).has(65, &[DOS])).count();
         let linked_once = long == 1 && usize::from(record.links) == names.len();
+        let attributes = record.attributes().filter_map(Result::ok).find_map(|attribute| attribute.file_attributes());
+        let of_system = attributes.is_some_and(|flags| flags & HIDDEN_SYSTEM == HIDDEN_SYSTEM);
         let Some((stream, header)) = Self::open(volume, number, &name, role)? else { return Ok(()) };
-        let idle = self.judge(&name, role, &header)?;
-        let spare = if idle && here && linked_once { spare(volume, &stream) } else { ExtentSet::new() };
+        let idle = self.judge(&name, role, &header)? && here && linked_once && of_system;
+        let idle = idle && self.is_empty(volume, &name, role, &stream);
+        let spare = if idle { spare(volume, &stream) } else { ExtentSet::new() };
         self.files.push(Special { number, name, spare });
         Ok(())
     }
@@ -175,6 +183,26 @@ impl Specials {
             }
             Role::Hibernation => Ok(true),
         }
+    }
+
+    /// Tells whether samples of a hibernation file are as empty as its first page. Of what else is in it, nothing but
+    /// that page says that it is stale.
+    fn is_empty(&mut self, volume: &Volume<'_>, name: &str, role: Role, stream: &Stream) -> bool {
+        if role != Role::Hibernation {
+            return true;
+        }
+        let mut page = vec![0; usize::try_from(HEADER).unwrap_or(0)];
+        let last = stream.size().checked_div(HEADER).unwrap_or(0).saturating_sub(1);
+        let empty = (0..=SAMPLES).all(|sample| {
+            let number = last.saturating_mul(sample).checked_div(SAMPLES).unwrap_or(0).max(1).min(last);
+            let at = number.saturating_mul(HEADER);
+            let read = stream.read(volume.region, volume.mft.boot.cluster, at, &mut page);
+            read.is_ok() && page.iter().all(|byte| *byte == 0)
+        });
+        if !empty {
+            self.notes.push(format!("{name} holds something behind an empty first page and is kept"));
+        }
+        empty
     }
 
     /// Tells whether record `number` is one of them.

@@ -22,7 +22,11 @@ use crate::{
 
 const CLUSTER: u64 = 4096;
 
-/// Makes a volume with files, and with `files` in its root folder.
+/// What Windows gives those files: hidden, one of the system's, to be archived.
+const HIDDEN_SYSTEM: u8 = 0x26;
+const SPECIAL: [&str; 3] = ["pagefile.sys", "swapfile.sys", "hiberfil.sys"];
+
+/// Makes a volume with files, and with `files` in its root folder; page and hibernation files as Windows makes them.
 fn volume(bench: &Bench, files: &[(&str, Vec<u8>)]) -> Image {
     let tree = bench.tree(false);
     let image = format(bench, "-c 4096 -L Windows", 24 * MIB);
@@ -31,7 +35,30 @@ fn volume(bench: &Bench, files: &[(&str, Vec<u8>)]) -> Image {
     fs::create_dir(&folder).unwrap();
     files.iter().for_each(|(name, content)| fs::write(folder.join(name), content).unwrap());
     copy_flat(&folder, &image);
-    Image::new(fs::read(&image).unwrap())
+    let path = image;
+    let mut image = Image::new(fs::read(&path).unwrap());
+    for (name, _) in files.iter().filter(|(name, _)| SPECIAL.contains(&name.to_ascii_lowercase().as_str())) {
+        let number = image.find(name);
+        set_file_attributes(&mut image, number, HIDDEN_SYSTEM);
+    }
+    fs::write(path, &image.bytes).unwrap();
+    image
+}
+
+/// Sets the attributes of a file in its standard information.
+fn set_file_attributes(image: &mut Image, number: u64, flags: u8) {
+    image.edit(number, |record| {
+        let mut parts = attributes(record);
+        let information = parts.iter_mut().find(|part| part[0] == 0x10).unwrap();
+        let value = usize::from(information[20]);
+        information[value + 32..value + 36].copy_from_slice(&[flags, 0, 0, 0]);
+        set_attributes(record, &parts);
+    });
+}
+
+/// Returns what an idle hibernation file of `pages` pages holds.
+fn idle(pages: usize) -> Vec<u8> {
+    vec![0; pages * 4096]
 }
 
 /// Returns noise with `start` in front, `pages` pages long.
@@ -64,7 +91,7 @@ fn whole(bytes: &[u8], name: &str, want: State, says: &str) {
 fn of_page_files_only_the_first_page_is_kept() {
     let bench = Bench::new();
     let names = ["pagefile.sys", "SwapFile.sys", "hiberfil.sys"];
-    let image = volume(&bench, &[(names[0], file(b"old", 500)), (names[1], file(b"", 70)), (names[2], file(b"", 300))]);
+    let image = volume(&bench, &[(names[0], file(b"old", 500)), (names[1], file(b"", 70)), (names[2], idle(300))]);
     let path = bench.path("image");
     let survey = survey_bytes(&image.bytes);
     assert_eq!((state(&survey), survey.widened.len(), survey.notes.len()), (State::Clean, 0, 0));
@@ -97,7 +124,7 @@ fn of_page_files_only_the_first_page_is_kept() {
 #[test]
 fn page_files_that_somebody_wants_are_kept() {
     let bench = Bench::new();
-    let sizes = [("pagefile.sys", file(b"", 300)), ("hiberfil.sys", file(b"", 300)), ("other", file(b"", 20))];
+    let sizes = [("pagefile.sys", file(b"", 300)), ("hiberfil.sys", idle(300)), ("other", file(b"", 20))];
     let image = volume(&bench, &sizes);
     let (page, hiber, other) = (image.find("pagefile.sys"), image.find("hiberfil.sys"), image.find("other"));
     type Change<'a> = &'a dyn Fn(&mut Image);
@@ -105,7 +132,8 @@ fn page_files_that_somebody_wants_are_kept() {
         let at = image.byte(number, DATA, 0);
         image.bytes[at..at + text.len()].copy_from_slice(text);
     };
-    let cases: [(&str, Change<'_>, &[&str], &str); 6] = [
+    let last = image.byte(hiber, DATA, 299 * 4096);
+    let cases: [(&str, Change<'_>, &[&str], &str); 11] = [
         ("crash dump", &|image| write(image, page, b"PAGEDU64"), &["/hiberfil.sys"], "crash dump"),
         ("woken", &|image| write(image, hiber, b"WAKE"), &["/pagefile.sys"], "woken"),
         ("odd", &|image| write(image, hiber, b"odd"), &["/pagefile.sys"], "holds something"),
@@ -129,6 +157,20 @@ fn page_files_that_somebody_wants_are_kept() {
             },
             &["/hiberfil.sys"],
             "",
+        ),
+        // By their name alone they may be anybody's.
+        ("no attributes", &|image| set_file_attributes(image, page, 0x20), &["/hiberfil.sys"], ""),
+        ("hidden", &|image| set_file_attributes(image, page, 0x22), &["/hiberfil.sys"], ""),
+        ("of the system", &|image| set_file_attributes(image, hiber, 0x24), &["/pagefile.sys"], ""),
+        ("last page", &|image| image.bytes[last + 77] = 1, &["/pagefile.sys"], "behind an empty first page"),
+        (
+            "second page",
+            &|image| {
+                let at = image.byte(hiber, DATA, 4096);
+                image.bytes[at] = 1;
+            },
+            &["/pagefile.sys"],
+            "behind an empty first page",
         ),
         ("two names", &|image| image.edit(page, |record| record[18] = 3), &["/hiberfil.sys"], ""),
     ];
@@ -157,9 +199,24 @@ fn page_files_that_somebody_wants_are_kept() {
 }
 
 #[test]
+fn files_that_only_have_the_names_are_kept() {
+    let bench = Bench::new();
+    let tree = bench.dir.path().join("data");
+    fs::create_dir(&tree).unwrap();
+    SPECIAL.iter().for_each(|name| fs::write(tree.join(name), file(b"", 300)).unwrap());
+    let image = format(&bench, "-c 4096", 24 * MIB);
+    copy_flat(&tree, &image);
+    let survey = survey_bytes(&fs::read(&image).unwrap());
+    assert_eq!((state(&survey), &survey.left_out[..]), (State::Clean, &[][..]), "{:?}", survey.widened);
+    let copy = bench.path("copy");
+    fs::write(&copy, with_noise(&fs::read(&image).unwrap(), &survey)).unwrap();
+    assert_eq!(contents(&bench, &copy), contents(&bench, &image));
+}
+
+#[test]
 fn hibernated_volumes_are_kept_whole() {
     let bench = Bench::new();
-    let image = volume(&bench, &[("pagefile.sys", file(b"", 300)), ("hiberfil.sys", file(b"", 300))]);
+    let image = volume(&bench, &[("pagefile.sys", file(b"", 300)), ("hiberfil.sys", idle(300))]);
     let at = image.byte(image.find("hiberfil.sys"), DATA, 0);
     for signature in [b"HIBR", b"hibr", b"RSTR", b"LINK"] {
         let mut bytes = image.bytes.clone();
@@ -373,7 +430,7 @@ fn bad_sectors_cost_what_they_must() {
 #[test]
 fn damage_loses_nothing() {
     let bench = Bench::new();
-    let mut image = volume(&bench, &[("pagefile.sys", file(b"", 40)), ("hiberfil.sys", file(b"", 40))]);
+    let mut image = volume(&bench, &[("pagefile.sys", file(b"", 40)), ("hiberfil.sys", idle(40))]);
     let one = |place: usize, len: usize| Extent::new(place as u64, (place + len) as u64);
     let all = |image: &Image| {
         let records = |numbers: &[u64]| numbers.iter().map(|n| one(image.place(*n), 1024)).collect::<Vec<_>>();
