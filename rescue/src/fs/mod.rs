@@ -176,9 +176,8 @@ fn survey_in(region: &dyn ReadAt, options: &Options, depth: &nested::Depth<'_>) 
     let Some(only) = found.pop() else {
         return Survey::whole(region.len(), None, "kept whole: nothing was recognised in it");
     };
-    let mut sector = [0; 512];
-    if region.read_exact_at(&mut sector, 0).is_ok() && inner::has_table(&sector, region.len()) {
-        let reason = format!("kept whole: it looks like {} and has a partition table inside", only.name);
+    if let Some(table) = inner::table(region) {
+        let reason = format!("kept whole: it looks like {} and has {table} inside", only.name);
         return Survey::whole(region.len(), Some(only), reason);
     }
     match only.name.as_str() {

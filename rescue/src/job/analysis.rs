@@ -188,6 +188,7 @@ mod tests {
         bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
         let swap = &mut bytes[1 << 20..];
         swap[1024] = 1;
+        swap[1028..1032].copy_from_slice(&1023u32.to_le_bytes());
         swap[4086..4096].copy_from_slice(b"SWAPSPACE2");
         bytes
     }

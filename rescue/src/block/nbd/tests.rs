@@ -30,10 +30,11 @@ impl Server {
     /// Starts `nbdkit ARGS` on a Unix socket in a folder of its own.
     fn start(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("socket");
-        let child = nbdkit(&["-U", socket.to_str().unwrap()], args);
+        let [socket, pid] = ["socket", "pid"].map(|name| dir.path().join(name));
+        // The socket is there before anybody listens; its number it writes when it does.
+        let child = nbdkit(&["-U", socket.to_str().unwrap(), "-P", pid.to_str().unwrap()], args);
         let mut this = Self { child, dir };
-        this.wait_for(|| socket.exists(), args);
+        this.wait_for(|| pid.exists(), args);
         this
     }
 
