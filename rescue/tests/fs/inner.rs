@@ -69,7 +69,8 @@ fn swap_with_any_table_inside_is_kept_whole() {
     }
     let bsd = 0x8256_4557_u32.to_le_bytes();
     let geom = 64 * 1024 * 1024 - 512;
-    let cases: [(&str, &[(usize, &[u8])]); 5] = [
+    type Pieces<'a> = &'a [(usize, &'a [u8])];
+    let cases: [(&str, Pieces<'_>); 5] = [
         ("a BSD disklabel", &[(512, &bsd), (644, &bsd)]),
         ("an Apple partition map", &[(0, b"ER\x02\0"), (512, b"PM\0\0")]),
         ("a GPT", &[(4096, b"EFI PART")]),
