@@ -100,12 +100,34 @@ pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     survey
 }
 
+/// Returns the number of the last page of a swap area of version 0, which has a bit for every page in its first one: none for
+/// itself, and then as many as there are without a gap. `None` where it is none, or says that pages are bad.
+fn last_of_version_0(region: &dyn ReadAt, page: u64) -> Option<u64> {
+    let mut header = vec![0; usize::try_from(page).ok()?];
+    region.read_exact_at(&mut header, 0).ok()?;
+    let (bitmap, signature) = header.split_at_checked(header.len().checked_sub(10)?)?;
+    if signature != b"SWAP-SPACE" {
+        return None;
+    }
+    let is_set = |bit: u64| {
+        let byte = usize::try_from(bit / 8).ok().and_then(|at| bitmap.get(at)).copied().unwrap_or(0);
+        byte >> (bit % 8) & 1 == 1
+    };
+    let last = (1..).take_while(|bit| is_set(*bit)).last()?;
+    let set = bitmap.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+    (!is_set(0) && set == last).then_some(last)
+}
+
 /// Returns the bytes of the pages that the kernel swaps to, or why nothing may be left out.
 fn pages(region: &dyn ReadAt, detected: &Detected) -> Result<Extent, String> {
     if let Some(table) = inner::table(region) {
         return Err(format!("it looks like {} and has {table} inside", detected.name));
     }
     let page = u64::from(detected.block_size.unwrap_or(65536)).max(4096);
+    if let Some(last) = last_of_version_0(region, page) {
+        let pages = Extent::new(page, last.saturating_add(1).saturating_mul(page));
+        return if pages.end <= region.len() { Ok(pages) } else { Err("it is longer than its place".to_owned()) };
+    }
     let mut header = [0; HEADER];
     region.read_exact_at(&mut header, 0).map_err(|error| format!("its header cannot be read: {error}"))?;
     let f = Fields(&header);
@@ -118,8 +140,7 @@ fn pages(region: &dyn ReadAt, detected: &Detected) -> Result<Extent, String> {
     let last_page = match (f.u32(BOOT), f.u32_be(BOOT)) {
         (Ok(1), _) => f.u32(LAST_PAGE),
         (_, Ok(1)) => f.u32_be(LAST_PAGE),
-        // Version 0 ends where its bitmap does; kernels since 2.6 know nothing of it.
-        _ => return Err("its old header does not say where it ends".to_owned()),
+        _ => return Err("its header does not say where it ends".to_owned()),
     };
     let last_page = u64::from(last_page.map_err(truncated)?);
     // `read_swap_header` refuses both: an empty one, and one that is longer than its device.

@@ -88,6 +88,25 @@ fn swap_with_any_table_inside_is_kept_whole() {
 }
 
 #[test]
+fn a_swap_area_of_version_0_ends_with_its_bitmap() {
+    let mut bytes = vec![7; 256 * 4096];
+    bytes[..4096].fill(0);
+    bytes[4086..4096].copy_from_slice(b"SWAP-SPACE");
+    // Pages 1 to 199 of 256 are good.
+    bytes[..25].fill(0xff);
+    bytes[0] = 0xfe;
+    let survey = survey_bytes(&bytes);
+    let kept = [Extent::new(0, 4096), Extent::new(200 * 4096, 256 * 4096)];
+    assert_eq!(survey.allocated.iter().collect::<Vec<_>>(), kept, "{survey:?}");
+    // A first page that counts itself, a gap, and more pages than there are.
+    for (at, byte) in [(0, 0xff), (9, 0xfe), (40, 1)] {
+        let mut odd = bytes.clone();
+        odd[at] = byte;
+        assert_eq!(survey_bytes(&odd).allocated.total(), 1 << 20, "byte {at}");
+    }
+}
+
+#[test]
 fn what_lies_behind_a_swap_area_is_kept() {
     let bench = Bench::new();
     let clean = fs::read(swap(&bench, 4096)).unwrap();

@@ -64,10 +64,10 @@ pub(super) fn zeros_in(target: &dyn ReadAt, extents: &ExtentSet, buf: &mut [u8],
         while at < extent.end && !stop() {
             // A sparse file knows its holes. What cannot be read is not zero: writing may even mend it.
             let Ok(data) = target.next_data(at) else { break };
-            let data = data.map_or(Extent::new(extent.end, extent.end), |data| data.intersect(extent));
-            let hole = if data.is_empty() { extent.end } else { data.start };
-            found.insert(Extent::new(at, hole));
-            at = hole;
+            let data = data.map(|data| data.intersect(extent)).filter(|data| !data.is_empty());
+            let data = data.unwrap_or(Extent::new(extent.end, extent.end));
+            found.insert(Extent::new(at, data.start));
+            at = data.start;
             while at < data.end && !stop() {
                 let look = if step > least { least.min(PROBE) } else { least };
                 let part = Extent::new(at, data.end.min(at.saturating_add(look)));
@@ -143,6 +143,22 @@ mod tests {
                 prop_assert_eq!(byte, want, "{}", at);
             }
         }
+    }
+
+    #[test]
+    fn what_lies_behind_is_not_looked_at() {
+        // Only its last sector holds anything: the data that comes next is far behind what is asked about.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sparse");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(64 * MIB).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], 64 * MIB - 4096).unwrap();
+        let sparse = crate::block::file::FileDisk::open_source(&path, None).unwrap();
+        let disk = FaultyDisk::new(sparse);
+        let log = disk.log();
+        let wanted = ExtentSet::from_unsorted(vec![Extent::new(0, 4096), Extent::new(MIB, 2 * MIB)]);
+        assert_eq!(zeros_in(&disk, &wanted, &mut [0; 4096], &|| false), wanted);
+        assert_eq!(log.count(Kind::Read), 0);
     }
 
     #[test]
