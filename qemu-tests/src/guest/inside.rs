@@ -167,6 +167,12 @@ fn obey(order: &Order, answer: &mut Answer) -> Done<()> {
             volume.close()?;
             filled?;
         }
+        Task::Crowd { folders } => {
+            let volume = Mounted::new(order, top, MsFlags::empty())?;
+            let crowded = (0..*folders).try_for_each(|number| crowd(&top.join(number.to_string())));
+            volume.close()?;
+            return Ok(crowded?);
+        }
         Task::Replay => {
             let volume = Mounted::new(order, top, MsFlags::empty())?;
             let listed = list(top, answer);
@@ -244,6 +250,17 @@ fn fill_volume(top: &Path, fill: &Fill) -> Done<()> {
         Style::Empty | Style::Files => {}
     }
     Ok(())
+}
+
+/// Makes a folder of a thousand files and deletes some of them again.
+fn crowd(folder: &Path) -> io::Result<()> {
+    fs::create_dir(folder)?;
+    let name = |number: u64| folder.join(format!("a file called {number}"));
+    for number in 1..=1000 {
+        let content: &[u8] = if number % 8 == 1 { b"x" } else { b"" };
+        fs::write(name(number), content)?;
+    }
+    (9..=1000).step_by(16).try_for_each(|number| fs::remove_file(name(number)))
 }
 
 /// Reserves most of a large volume: too much to be written byte by byte.

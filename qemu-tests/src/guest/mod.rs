@@ -44,6 +44,7 @@ pub struct Guest<'a> {
     tools: Vec<String>,
     drives: Vec<Drive>,
     orders: Vec<Order>,
+    limit: Duration,
 }
 
 impl<'a> Guest<'a> {
@@ -53,7 +54,14 @@ impl<'a> Guest<'a> {
     #[must_use]
     pub fn new(work: &'a Work, name: &str, program: &'a Path) -> Self {
         let (drives, orders, tools) = (Vec::new(), Vec::new(), Vec::new());
-        Self { work, name: name.to_owned(), program, tools, drives, orders }
+        Self { work, name: name.to_owned(), program, tools, drives, orders, limit: 15 * MINUTE }
+    }
+
+    /// Ends it after `limit` instead of after 15 minutes.
+    #[must_use]
+    pub const fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// Takes a program of this host along, with the libraries it needs, for [`orders::Task::Run`].
@@ -97,7 +105,7 @@ impl<'a> Guest<'a> {
         let initramfs = self.work.path(&format!("{}.initramfs", self.name));
         archive::write(&initramfs, self.program, &self.tools, &self.orders)?;
         let machine = Machine::new(self.work, &self.name).kernel(built("vmlinuz"), Some(initramfs.clone()));
-        let machine = machine.kernel_words("quiet loglevel=4").limit(15 * MINUTE);
+        let machine = machine.kernel_words("quiet loglevel=4").limit(self.limit);
         let machine = machine.drive(Drive::new(Bus::Virtio, &answers, ANSWERS).fixed());
         let vm = self.drives.into_iter().fold(machine, Machine::drive).boot()?;
         Ok(Running { vm, answers, initramfs, orders: self.orders })

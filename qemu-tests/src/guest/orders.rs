@@ -28,6 +28,11 @@ pub enum Task {
     Run(Vec<String>),
     /// Mount it for writing, fill it, unmount it, mount it read-only and list it.
     Fill(Fill),
+    /// Mount it for writing, make files in folders of a thousand, unmount it: too many to be listed.
+    Crowd {
+        /// How many folders; every eighth file holds a byte, every sixteenth is deleted again.
+        folders: u64,
+    },
     /// Mount it read-only and list it.
     List,
     /// Mount it for writing, which replays its journal, list it, unmount it.

@@ -14,7 +14,7 @@
 
 use uuid::Uuid;
 
-use super::{Detected, State, Survey, Usage, inner, label::text, whole::Whole};
+use super::{Detected, State, Survey, Usage, label::text, whole::Whole};
 use crate::{
     block::ReadAt,
     bytes::Fields,
@@ -120,9 +120,6 @@ fn last_of_version_0(region: &dyn ReadAt, page: u64) -> Option<u64> {
 
 /// Returns the bytes of the pages that the kernel swaps to, or why nothing may be left out.
 fn pages(region: &dyn ReadAt, detected: &Detected) -> Result<Extent, String> {
-    if let Some(table) = inner::table(region) {
-        return Err(format!("it looks like {} and has {table} inside", detected.name));
-    }
     let page = u64::from(detected.block_size.unwrap_or(65536)).max(4096);
     if let Some(last) = last_of_version_0(region, page) {
         let pages = Extent::new(page, last.saturating_add(1).saturating_mul(page));
