@@ -3,7 +3,7 @@
 //! A source holds a shared advisory lock (`flock`), a target an exclusive one, for as long as it is open. Holes are
 //! told from data, so that a sparse file of 2 TiB costs what it holds. A file that ends within a sector is a disk that
 //! ends with it: what the file lacks of the sector reads as zeros, and the file grows by it only where other bytes are
-//! written there.
+//! written there. A target is written and read past the page cache where that is possible.
 
 use std::{
     fs::{File, OpenOptions},
@@ -21,6 +21,7 @@ use nix::{
 
 use super::{
     Discard, Disk, Error, Identity, ReadAt, TargetDisk, Transport, check_range,
+    direct::Direct,
     discovery::{self, Roots},
     transfer::{self, SyncState},
 };
@@ -30,6 +31,8 @@ use crate::{extent::Extent, units::SectorSize};
 #[derive(Debug)]
 pub struct FileDisk {
     file: Held,
+    /// A target's second way, past the page cache. A source stays where others may have read it already.
+    direct: Option<Direct>,
     path: PathBuf,
     identity: Identity,
     /// Bytes of the file; less than the disk's, where it ends within a sector.
@@ -108,7 +111,8 @@ impl FileDisk {
         let inode = (meta.dev(), meta.ino());
         let held = AtomicU64::new(meta.len());
         let block = meta.blksize();
-        Ok(Self { file, path: path.to_owned(), identity, held, inode, block, synced: SyncState::default() })
+        let direct = if target { Direct::open(path, inode) } else { None };
+        Ok(Self { file, direct, path: path.to_owned(), identity, held, inode, block, synced: SyncState::default() })
     }
 
     fn changed(&self, what: String) -> Error {
@@ -219,7 +223,10 @@ impl ReadAt for FileDisk {
         check_range(&self.identity.path, self.identity.len, offset, buf.len() as u64)?;
         let (inside, lacking) = buf.split_at_mut(self.inside(offset, buf.len()));
         lacking.fill(0);
-        transfer::read_full(&self.identity.path, inside, offset, |buf, at| self.file.read_at(buf, at))
+        transfer::read_full(&self.identity.path, inside, offset, |buf, at| match &self.direct {
+            Some(direct) => direct.read(&self.file, buf, at),
+            None => self.file.read_at(buf, at),
+        })
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Extent>, Error> {
@@ -267,11 +274,18 @@ impl TargetDisk for FileDisk {
         let (inside, lacking) = buf.split_at(self.inside(offset, buf.len()));
         let grows = lacking.iter().any(|byte| *byte != 0);
         let written = if grows { buf } else { inside };
-        transfer::write_full(&self.identity.path, written, offset, |buf, at| self.file.write_at(buf, at))?;
+        transfer::write_full(&self.identity.path, written, offset, |buf, at| match &self.direct {
+            Some(direct) => direct.write(&self.file, buf, at),
+            None => self.file.write_at(buf, at),
+        })?;
         if grows {
             self.held.fetch_max(offset + buf.len() as u64, Ordering::AcqRel);
         }
         Ok(())
+    }
+
+    fn wants_aligned(&self) -> bool {
+        self.direct.as_ref().is_some_and(Direct::is_on)
     }
 
     fn write_zeros(&self, range: Extent) -> Result<(), Error> {

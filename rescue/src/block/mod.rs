@@ -10,6 +10,7 @@
 mod align;
 pub mod buffer;
 pub mod device;
+mod direct;
 pub mod discovery;
 pub mod faulty;
 pub mod file;
