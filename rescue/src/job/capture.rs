@@ -282,9 +282,9 @@ impl<'a> Flow<'a> {
 
     fn run(&self) -> Result<(), Error> {
         let workers = pipeline::workers(self.chunk_len);
-        for (effort, threads) in Effort::ALL.into_iter().zip([READERS, workers, workers, 1]) {
-            self.meter.threads(effort, threads);
-        }
+        self.meter.threads(&[Effort::Reading], READERS);
+        self.meter.threads(&[Effort::Hashing, Effort::Compressing], workers);
+        self.meter.threads(&[Effort::Storing], 1);
         let buffers = READERS + 2 * workers;
         let (free_in, free) = bounded(buffers);
         let (filled_in, filled) = bounded::<Filled>(buffers);

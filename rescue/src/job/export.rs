@@ -11,11 +11,12 @@ use std::{ops::Range, time::Instant};
 
 use self::{flow::Count, sink::Sink};
 use super::{
-    Cancel, ExportJob, ImageRef, Monitor, Output, Phase,
+    Cancel, ExportJob, Monitor, Output, Phase,
     analysis::region_name,
     error::Error,
     load_image,
     meter::Meter,
+    other_disks,
     report::{Draft, Outcome, Report, Stage},
     view::{PlanView, Step},
     words,
@@ -24,7 +25,7 @@ use crate::{
     escape::Escaped,
     extent::{Extent, ExtentSet},
     store::{
-        Listed, Manifest, Store,
+        Manifest, Store,
         manifest::{ImageState, RegionImage},
     },
     table::RegionKind,
@@ -241,20 +242,4 @@ fn warnings(manifest: &Manifest, regions: Range<usize>, lost: &ExtentSet) -> Vec
         out.extend(image.left_out.iter().map(|file| format!("{}: {}", name(image), words::not_in_image(file))));
     }
     out
-}
-
-/// Says that the newest image of a store that holds several disks may not be the one that is meant.
-fn other_disks(store: &Store, manifest: &Manifest, image: &ImageRef) -> Option<String> {
-    if *image != ImageRef::Latest {
-        return None;
-    }
-    let ours = (&manifest.disk.serial, &manifest.disk_id, &manifest.machine);
-    let listed = store.images().ok()?;
-    let others = listed.iter().filter(|entry| match entry {
-        Listed::Image(other) => (&other.disk.serial, &other.disk_id, &other.machine) != ours,
-        Listed::Damaged { .. } => false,
-    });
-    let machine = Escaped(manifest.machine.as_deref().unwrap_or("a machine without a name")).to_string();
-    let count = others.count();
-    (count > 0).then(|| format!("the newest image of all is of {machine}; the store holds {count} of other disks"))
 }

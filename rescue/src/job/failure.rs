@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::error::Error;
+use super::{Cancel, error::Error};
 
 /// Holds the first error that was set.
 #[derive(Debug, Default)]
@@ -29,6 +29,32 @@ impl Failure {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.set(error),
             Err(panic) => self.set(Error::Failed(panic_text(panic.as_ref()))),
+        }
+    }
+
+    /// Does `work` with one item after the other of a list that threads share, until it is empty or one of them failed.
+    ///
+    /// * `cancelled`: what a cancelled job is told.
+    ///
+    /// # Errors
+    /// Those of `work`, and `cancelled` once the job is.
+    pub fn each<T>(
+        &self,
+        items: &Mutex<impl Iterator<Item = T>>,
+        cancel: &Cancel,
+        cancelled: fn() -> Error,
+        mut work: impl FnMut(T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        loop {
+            if cancel.is_cancelled() {
+                return Err(cancelled());
+            }
+            if self.is_set() {
+                return Ok(());
+            }
+            let next = items.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(item) = next else { return Ok(()) };
+            work(item)?;
         }
     }
 

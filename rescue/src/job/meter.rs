@@ -12,6 +12,7 @@ use super::{
     Event, Monitor, Phase, Progress,
     report::{Effort, Stage, Work},
 };
+use crate::store::{self, ChunkId, Reader};
 
 /// How often progress is reported at most.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -32,6 +33,8 @@ pub struct Meter<'a> {
 #[derive(Default)]
 struct Spent {
     threads: AtomicU64,
+    /// The first of the kinds of work that the same threads do.
+    group: AtomicU64,
     bytes: AtomicU64,
     nanos: AtomicU64,
 }
@@ -84,20 +87,41 @@ impl<'a> Meter<'a> {
         self.stored.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Says how many threads do a kind of work; what nobody does is not in the report.
-    pub fn threads(&self, effort: Effort, threads: usize) {
-        self.spent(effort).threads.store(threads as u64, Ordering::Relaxed);
+    /// Says how many threads do these kinds of work in turns; what nobody does is not in the report.
+    pub fn threads(&self, efforts: &[Effort], threads: usize) {
+        for effort in efforts {
+            let spent = self.spent(*effort);
+            spent.threads.store(threads as u64, Ordering::Relaxed);
+            spent.group.store(efforts[0] as u64, Ordering::Relaxed);
+        }
     }
 
     /// Does a piece of work on `bytes` bytes and counts the time.
     pub fn time<T>(&self, effort: Effort, bytes: u64, work: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let result = work();
-        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let spent = self.spent(effort);
-        spent.nanos.fetch_add(nanos, Ordering::Relaxed);
-        spent.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.took(effort, bytes, began.elapsed());
         result
+    }
+
+    /// Counts the time that a piece of work on `bytes` bytes took.
+    pub fn took(&self, effort: Effort, bytes: u64, time: Duration) {
+        let spent = self.spent(effort);
+        spent.nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        spent.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Reads a chunk of a store, and counts the time that takes as [`Effort::Fetching`] and [`Effort::Decoding`].
+    ///
+    /// # Errors
+    /// As [`Reader::read_chunk`].
+    pub fn read_chunk(&self, reader: &mut Reader, id: &ChunkId, plain: &mut Vec<u8>) -> Result<(), store::Error> {
+        let began = Instant::now();
+        let read = reader.read_chunk(id, plain);
+        let (took, (stored, fetching)) = (began.elapsed(), reader.fetched());
+        self.took(Effort::Fetching, stored, fetching);
+        self.took(Effort::Decoding, plain.len() as u64, took.saturating_sub(fetching));
+        read
     }
 
     const fn spent(&self, effort: Effort) -> &Spent {
@@ -116,6 +140,7 @@ impl<'a> Meter<'a> {
         let work = Effort::ALL.into_iter().zip(&self.efforts).map(|(effort, spent)| Work {
             effort,
             threads: spent.threads.load(Ordering::Relaxed),
+            group: spent.group.load(Ordering::Relaxed),
             bytes: spent.bytes.load(Ordering::Relaxed),
             millis: spent.nanos.load(Ordering::Relaxed) / 1_000_000,
         });

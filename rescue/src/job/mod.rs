@@ -38,7 +38,8 @@ pub use self::{
 };
 use crate::{
     block::DiskRef,
-    store::{Manifest, Store},
+    escape::Escaped,
+    store::{Listed, Manifest, Store},
     table::RegionKind,
 };
 
@@ -233,6 +234,22 @@ impl From<ImageRef> for String {
 fn load_image(store: &Store, image: &ImageRef) -> Result<Manifest, error::Error> {
     let name: String = image.clone().into();
     store.load(&name).map_err(|error| error::Error::failed("loading the image", &error))
+}
+
+/// Says that the newest image of a store that holds several disks may not be the one that is meant.
+fn other_disks(store: &Store, manifest: &Manifest, image: &ImageRef) -> Option<String> {
+    if *image != ImageRef::Latest {
+        return None;
+    }
+    let ours = (&manifest.disk.serial, &manifest.disk_id, &manifest.machine);
+    let listed = store.images().ok()?;
+    let others = listed.iter().filter(|entry| match entry {
+        Listed::Image(other) => (&other.disk.serial, &other.disk_id, &other.machine) != ours,
+        Listed::Damaged { .. } => false,
+    });
+    let machine = Escaped(manifest.machine.as_deref().unwrap_or("a machine without a name")).to_string();
+    let count = others.count();
+    (count > 0).then(|| format!("the newest image of all is of {machine}; the store holds {count} of other disks"))
 }
 
 #[cfg(test)]

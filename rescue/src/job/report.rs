@@ -74,7 +74,7 @@ impl Stage {
     #[must_use]
     pub fn bottleneck(&self) -> Option<Effort> {
         let busy = |work: &Work| -> u64 {
-            let together = self.work.iter().filter(|other| other.effort.threads_of() == work.effort.threads_of());
+            let together = self.work.iter().filter(|other| other.group == work.group);
             together.map(|other| self.share(other)).sum()
         };
         let most = self.work.iter().max_by_key(|work| (busy(work), self.share(work)))?;
@@ -92,6 +92,9 @@ pub struct Work {
     pub effort: Effort,
     /// How many threads do it.
     pub threads: u64,
+    /// Which ones: those with the same number do each kind of work in turns.
+    #[serde(default)]
+    pub group: u64,
     /// Bytes they went through.
     pub bytes: u64,
     /// How long they were at it, all together, in milliseconds. Waiting for each other does not count.
@@ -110,11 +113,18 @@ pub enum Effort {
     Compressing,
     /// Writing to the store.
     Storing,
+    /// Reading from the store.
+    Fetching,
+    /// Checking and decompressing chunks.
+    Decoding,
+    /// Writing the disk.
+    Writing,
 }
 
 impl Effort {
     /// All of them, in the order data goes through them.
-    pub const ALL: [Self; 4] = [Self::Reading, Self::Hashing, Self::Compressing, Self::Storing];
+    pub const ALL: [Self; 7] =
+        [Self::Reading, Self::Hashing, Self::Compressing, Self::Storing, Self::Fetching, Self::Decoding, Self::Writing];
 
     /// Returns what a person calls it.
     #[must_use]
@@ -124,15 +134,9 @@ impl Effort {
             Self::Hashing => "hashing",
             Self::Compressing => "compressing",
             Self::Storing => "writing to the store",
-        }
-    }
-
-    /// Tells apart the groups of threads: what has the same number is done by the same ones.
-    const fn threads_of(self) -> u8 {
-        match self {
-            Self::Reading => 0,
-            Self::Hashing | Self::Compressing => 1,
-            Self::Storing => 2,
+            Self::Fetching => "reading the store",
+            Self::Decoding => "decoding",
+            Self::Writing => "writing the disk",
         }
     }
 }
@@ -264,13 +268,15 @@ mod tests {
 
     #[test]
     fn what_a_phase_waited_for_has_a_name() {
-        let stage = |works: [(Effort, u64, u64); 4]| Stage {
+        let stage = |works: [(Effort, u64, u64, u64); 4]| Stage {
             phase: Phase::Capturing,
             bytes: 1,
             millis: 1000,
-            work: works.map(|(effort, threads, millis)| Work { effort, threads, bytes: 1, millis }).to_vec(),
+            work: works
+                .map(|(effort, threads, group, millis)| Work { effort, threads, group, bytes: 1, millis })
+                .to_vec(),
         };
-        let [reading, hashing, compressing, storing] = Effort::ALL;
+        let [reading, hashing, compressing, storing, ..] = Effort::ALL;
         for (millis, want) in [
             ([2000, 100, 1000, 100], Some(reading)),
             // The same threads hash and compress: together they are what is waited for, though writing is longer than either.
@@ -280,7 +286,7 @@ mod tests {
             ([100, 100, 100, 100], None),
         ] {
             let [a, b, c, d] = millis;
-            let stage = stage([(reading, 2, a), (hashing, 2, b), (compressing, 2, c), (storing, 1, d)]);
+            let stage = stage([(reading, 2, 0, a), (hashing, 2, 1, b), (compressing, 2, 1, c), (storing, 1, 3, d)]);
             assert_eq!(stage.bottleneck(), want, "{millis:?}");
         }
         assert_eq!(Stage::plain(Phase::Planning, 0, 0).bottleneck(), None);

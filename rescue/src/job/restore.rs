@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use self::{compare::Same, pen::Pen};
 use super::{
-    Cancel, Free, ImageRef, Monitor, Phase, RestoreJob,
+    Cancel, Free, Monitor, Phase, RestoreJob,
     analysis::{read_layout, region_name},
     error::Error,
     guard,
@@ -112,7 +112,7 @@ impl RestorePlan {
         };
         let mut warnings = warnings(&manifest, target.as_ref());
         warnings.extend(not_so);
-        warnings.extend(other_disks(&store, &manifest, &job.image));
+        warnings.extend(super::other_disks(&store, &manifest, &job.image));
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let planning = Stage::plain(Phase::Planning, 0, millis);
         Ok(Self { store, manifest, target, pieces, superseded, wiped, free, discarded, late, planning, warnings })
@@ -377,21 +377,6 @@ fn warnings(manifest: &Manifest, target: &dyn TargetDisk) -> Vec<String> {
     }
     out.push("source and target will have the same identifiers: do not start a machine with both attached".to_owned());
     out
-}
-
-/// Says that the newest image of a store that holds several disks may not be the one that is meant.
-fn other_disks(store: &Store, manifest: &Manifest, image: &ImageRef) -> Option<String> {
-    if *image != ImageRef::Latest {
-        return None;
-    }
-    let same = |other: &store::Summary| {
-        (&other.disk.serial, &other.disk_id, &other.machine)
-            == (&manifest.disk.serial, &manifest.disk_id, &manifest.machine)
-    };
-    let listed = store.images().ok()?;
-    let others = listed.iter().filter(|entry| matches!(entry, store::Listed::Image(other) if !same(other))).count();
-    let machine = Escaped(manifest.machine.as_deref().unwrap_or("a machine without a name")).to_string();
-    (others > 0).then(|| format!("the newest image of all is of {machine}; the store holds {others} of other disks"))
 }
 
 fn held_by(target: &dyn TargetDisk, partition: &table::Partition) -> String {

@@ -1,6 +1,9 @@
 //! Giving chunks back: a chunk is returned only after its hash matched.
 
-use std::{io, thread, time::Duration};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     ChunkId, Error, Store,
@@ -20,6 +23,8 @@ pub struct Reader {
     frame: Vec<u8>,
     /// The chunk that the last delta was to.
     base: Vec<u8>,
+    /// What was read of packs since somebody asked, and how long that took.
+    fetched: (u64, Duration),
 }
 
 impl Clone for Reader {
@@ -38,7 +43,7 @@ impl Store {
 
 impl Reader {
     fn new(store: Store) -> Self {
-        Self { store, decoder: Decoder::new(), frame: Vec::new(), base: Vec::new() }
+        Self { store, decoder: Decoder::new(), frame: Vec::new(), base: Vec::new(), fetched: (0, Duration::ZERO) }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -62,6 +67,11 @@ impl Reader {
     /// As [`Reader::read_chunk`].
     pub fn check_frame(&mut self, id: &ChunkId) -> Result<(), Error> {
         self.first_good(id, |reader, place| reader.scrub(id, place))
+    }
+
+    /// Returns how many bytes of packs were read since this was asked before, and how long the store took to give them.
+    pub const fn fetched(&mut self) -> (u64, Duration) {
+        std::mem::replace(&mut self.fetched, (0, Duration::ZERO))
     }
 
     fn first_good(
@@ -142,6 +152,14 @@ impl Reader {
     }
 
     fn read(&mut self, name: &str, offset: u64) -> Result<(), Fault> {
+        let began = Instant::now();
+        let result = self.read_patiently(name, offset);
+        let (bytes, time) = self.fetched;
+        self.fetched = (bytes.saturating_add(self.frame.len() as u64), time.saturating_add(began.elapsed()));
+        result
+    }
+
+    fn read_patiently(&mut self, name: &str, offset: u64) -> Result<(), Fault> {
         let mut pauses = RETRIES.iter();
         loop {
             let Err(error) = self.store.backend().read_range(name, offset, &mut self.frame) else { return Ok(()) };

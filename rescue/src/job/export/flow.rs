@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::{ExportPlan, name, sink::Sink};
 use crate::{
     extent::Extent,
-    job::{Cancel, Output, error::Error, failure::Failure, meter::Meter, pipeline},
+    job::{Cancel, Output, error::Error, failure::Failure, meter::Meter, pipeline, report::Effort},
     store::{
         self, ChunkId, Reader,
         manifest::{ChunkRun, RegionImage},
@@ -47,6 +47,8 @@ impl ExportPlan {
     pub(super) fn write(&self, sink: &mut dyn Sink, meter: &Meter<'_>, cancel: &Cancel) -> Result<(), Error> {
         let workers = pipeline::workers(self.manifest.chunk_len);
         let depth = 3 * workers;
+        meter.threads(&[Effort::Fetching, Effort::Decoding], workers);
+        meter.threads(&[Effort::Writing], 1);
         let failure = Failure::default();
         let written = thread::scope(|scope| {
             let (orders_in, orders) = bounded::<Order>(depth);
@@ -54,7 +56,7 @@ impl ExportPlan {
                 let (orders, failure, reader) = (orders.clone(), &failure, self.store.reader());
                 scope.spawn(move || {
                     failure.guard(|| {
-                        decode(&orders, reader);
+                        decode(&orders, reader, meter);
                         Ok(())
                     });
                 });
@@ -123,9 +125,9 @@ fn clear_free(plain: &mut [u8], range: Extent, image: &RegionImage) {
 }
 
 /// Reads chunks until no more are ordered.
-fn decode(orders: &Receiver<Order>, mut reader: Reader) {
+fn decode(orders: &Receiver<Order>, mut reader: Reader, meter: &Meter<'_>) {
     for Order { id, mut plain, reply } in orders {
-        let read = reader.read_chunk(&id, &mut plain).map(|()| plain);
+        let read = meter.read_chunk(&mut reader, &id, &mut plain).map(|()| plain);
         // Nobody waits for it any more where the writer has failed.
         let _ = reply.send(read);
     }
@@ -177,7 +179,7 @@ impl<'a> Writer<'a> {
     fn put(&mut self, (piece, coming): Begun<'a>) -> Result<(), Error> {
         let Piece { image, range, .. } = piece;
         match coming {
-            None => self.sink.zeros(range.len())?,
+            None => self.meter.time(Effort::Writing, range.len(), || self.sink.zeros(range.len()))?,
             Some(coming) => {
                 let plain = coming.recv().map_err(|_| stopped())?;
                 let mut plain = plain.map_err(|error| self.damaged(image, range, &error))?;
@@ -190,7 +192,7 @@ impl<'a> Writer<'a> {
                     )));
                 }
                 clear_free(&mut plain, range, image);
-                self.sink.data(&plain)?;
+                self.meter.time(Effort::Writing, range.len(), || self.sink.data(&plain))?;
                 self.spare.push(plain);
             }
         }

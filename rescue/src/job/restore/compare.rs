@@ -20,7 +20,13 @@ use crate::{
     block::buffer::{ALIGNMENT, AlignedBuf},
     extent::{Extent, ExtentSet},
     job::{
-        Cancel, Monitor, Phase, chunks::Runs, error::Error, failure::Failure, meter::Meter, pipeline, report::Draft,
+        Cancel, Monitor, Phase,
+        chunks::Runs,
+        error::Error,
+        failure::Failure,
+        meter::Meter,
+        pipeline,
+        report::{Draft, Effort},
     },
     store::{ChunkId, Manifest},
 };
@@ -123,8 +129,10 @@ impl RestorePlan {
         let found = Mutex::new((Vec::new(), 0));
         let wiped = Mutex::new(self.wiped_pieces());
         let stop = || cancel.is_cancelled() || failure.is_set();
+        let workers = pipeline::transfer_workers(self.manifest.chunk_len);
+        meter.threads(&[Effort::Reading, Effort::Hashing], workers);
         std::thread::scope(|scope| {
-            for _ in 0..pipeline::transfer_workers(self.manifest.chunk_len) {
+            for _ in 0..workers {
                 scope.spawn(|| {
                     failure.guard(|| {
                         self.compare_batches(&queue, &found, &meter, &stop);
@@ -164,7 +172,7 @@ impl RestorePlan {
                 Batch::Zero { .. } => zeros_in(self.target.as_ref(), &allocated.subtract(&restless), &mut buf, stop),
                 Batch::Chunk { id, .. } => {
                     let touched = !allocated.intersect(&restless.clip(chunk)).is_empty();
-                    let equal = !touched && self.is_equal(chunk, &allocated, id, &mut buf);
+                    let equal = !touched && self.is_equal(chunk, &allocated, id, meter, &mut buf);
                     if !touched {
                         let passed = task.passed.len() as u64;
                         lock(queue).tell(task, equal);
@@ -201,9 +209,11 @@ impl RestorePlan {
     }
 
     /// Tells whether the target holds a chunk. One that cannot be read does not hold it: writing may even mend it.
-    fn is_equal(&self, chunk: Extent, allocated: &ExtentSet, id: ChunkId, buf: &mut AlignedBuf) -> bool {
+    fn is_equal(&self, chunk: Extent, allocated: &ExtentSet, id: ChunkId, meter: &Meter<'_>, buf: &mut [u8]) -> bool {
         let buf = &mut buf[..usize::try_from(chunk.len()).expect("a chunk lies in memory")];
-        read_extents(self.target.as_ref(), chunk, allocated, buf).is_ok() && ChunkId::of(buf) == id
+        let read = || read_extents(self.target.as_ref(), chunk, allocated, buf).is_ok();
+        meter.time(Effort::Reading, allocated.total(), read)
+            && meter.time(Effort::Hashing, chunk.len(), || ChunkId::of(buf)) == id
     }
 
     /// Returns what a write of `extents` may pass over: a page of a file, a sector of the medium.

@@ -1,6 +1,6 @@
 //! Reading back from the medium what was written, and comparing it with what the image says.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::{
     RestorePlan, cancelled,
@@ -13,7 +13,14 @@ use super::{
 use crate::{
     block::buffer::AlignedBuf,
     extent::{Extent, ExtentSet},
-    job::{Cancel, Monitor, Phase, error::Error, failure::Failure, meter::Meter, pipeline, report::Draft},
+    job::{
+        Cancel, Monitor, Phase,
+        error::Error,
+        failure::Failure,
+        meter::Meter,
+        pipeline,
+        report::{Draft, Effort},
+    },
     store::ChunkId,
 };
 
@@ -36,8 +43,10 @@ impl RestorePlan {
         let failure = Failure::default();
         let batches = Mutex::new(self.batches());
         let zeros = Mutex::new(pieces(&wiped, PIECE));
+        let workers = pipeline::transfer_workers(self.manifest.chunk_len);
+        meter.threads(&[Effort::Reading, Effort::Hashing], workers);
         std::thread::scope(|scope| {
-            for _ in 0..pipeline::transfer_workers(self.manifest.chunk_len) {
+            for _ in 0..workers {
                 scope.spawn(|| {
                     failure.guard(|| {
                         self.read_back(&batches, proven, &failure, &meter, cancel)?;
@@ -60,26 +69,20 @@ impl RestorePlan {
         cancel: &Cancel,
     ) -> Result<(), Error> {
         let mut buf = AlignedBuf::zeroed(self.chunk_memory());
-        loop {
-            if cancel.is_cancelled() {
-                return Err(cancelled());
-            }
-            if failure.is_set() {
-                return Ok(());
-            }
-            let next = batches.lock().unwrap_or_else(PoisonError::into_inner).next();
-            match next {
-                None => return Ok(()),
-                Some(Batch::Zero { region, first, count }) => {
+        failure.each(batches, cancel, cancelled, |batch| {
+            let done = match batch {
+                Batch::Zero { region, first, count } => {
                     let wanted = proven.lacks(&self.place(region, first, count).1);
-                    self.compare_zeros(&self.without_late(&wanted), &mut buf)?;
-                    meter.add(wanted.total());
+                    self.compare_zeros(&self.without_late(&wanted), meter, &mut buf)?;
+                    wanted.total()
                 }
-                Some(Batch::Chunk { region, number, id }) => {
-                    meter.add(self.compare_chunk(region, number, id, proven, &mut buf)?);
+                Batch::Chunk { region, number, id } => {
+                    self.compare_chunk(region, number, id, proven, meter, &mut buf)?
                 }
-            }
-        }
+            };
+            meter.add(done);
+            Ok(())
+        })
     }
 
     fn read_back_wiped(
@@ -90,18 +93,11 @@ impl RestorePlan {
         cancel: &Cancel,
     ) -> Result<(), Error> {
         let mut buf = AlignedBuf::zeroed(self.chunk_memory());
-        loop {
-            if cancel.is_cancelled() {
-                return Err(cancelled());
-            }
-            if failure.is_set() {
-                return Ok(());
-            }
-            let next = zeros.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(piece) = next else { return Ok(()) };
-            self.compare_zeros(&piece.into(), &mut buf)?;
+        failure.each(zeros, cancel, cancelled, |piece| {
+            self.compare_zeros(&piece.into(), meter, &mut buf)?;
             meter.add(piece.len());
-        }
+            Ok(())
+        })
     }
 
     /// Compares one chunk by its hash, or byte for byte where parts of it are late. Returns how many bytes that was about.
@@ -111,6 +107,7 @@ impl RestorePlan {
         number: u64,
         id: ChunkId,
         proven: &Same,
+        meter: &Meter<'_>,
         buf: &mut AlignedBuf,
     ) -> Result<u64, Error> {
         let (chunk, allocated) = self.place(region, number, 1);
@@ -120,9 +117,9 @@ impl RestorePlan {
         }
         let at = |offset: u64| usize::try_from(offset - chunk.start).expect("a chunk lies in memory");
         let buf = &mut buf[..at(chunk.end)];
-        read_extents(self.target.as_ref(), chunk, &now, buf)?;
+        meter.time(Effort::Reading, now.total(), || read_extents(self.target.as_ref(), chunk, &now, buf))?;
         let equal = if now.total() == allocated.total() {
-            ChunkId::of(buf) == id
+            meter.time(Effort::Hashing, chunk.len(), || ChunkId::of(buf)) == id
         } else {
             let mut plain = Vec::new();
             self.store.reader().read_chunk(&id, &mut plain).map_err(|e| self.damaged(region, chunk, &e))?;
@@ -134,7 +131,7 @@ impl RestorePlan {
         if equal { Ok(allocated.total()) } else { Err(self.differs(region, chunk)) }
     }
 
-    fn compare_zeros(&self, expected: &ExtentSet, buf: &mut [u8]) -> Result<(), Error> {
+    fn compare_zeros(&self, expected: &ExtentSet, meter: &Meter<'_>, buf: &mut [u8]) -> Result<(), Error> {
         for extent in expected.iter() {
             let mut at = extent.start;
             // A sparse file knows its holes; a device answers with everything.
@@ -147,7 +144,7 @@ impl RestorePlan {
                 while at < data.end {
                     let step = (data.end - at).min(buf.len() as u64);
                     let part = &mut buf[..usize::try_from(step).expect("no longer than the buffer")];
-                    self.target.read_exact_at(part, at)?;
+                    meter.time(Effort::Reading, step, || self.target.read_exact_at(part, at))?;
                     if !is_zero(part) {
                         return Err(self.not_zero(at, part));
                     }

@@ -9,7 +9,14 @@ use super::{RestorePlan, cancelled, compare::Same, late::Held, pen::Pen};
 use crate::{
     block::buffer::AlignedBuf,
     extent::{Extent, ExtentSet},
-    job::{Cancel, Monitor, Phase, chunks, error::Error, failure::Failure, meter::Meter, pipeline, report::Draft},
+    job::{
+        Cancel, Monitor, Phase, chunks,
+        error::Error,
+        failure::Failure,
+        meter::Meter,
+        pipeline,
+        report::{Draft, Effort},
+    },
     store::{ChunkId, Reader, manifest::ChunkRun},
 };
 
@@ -96,8 +103,10 @@ impl RestorePlan {
         let failure = Failure::default();
         let held = Mutex::new(Held::new());
         let batches = Mutex::new(self.batches());
+        let workers = pipeline::transfer_workers(self.manifest.chunk_len);
+        meter.threads(&[Effort::Fetching, Effort::Decoding, Effort::Writing], workers);
         std::thread::scope(|scope| {
-            for _ in 0..pipeline::transfer_workers(self.manifest.chunk_len) {
+            for _ in 0..workers {
                 let mut worker = Worker {
                     plan: self,
                     pen,
@@ -156,31 +165,20 @@ impl Worker<'_> {
         failure: &Failure,
         cancel: &Cancel,
     ) -> Result<(), Error> {
-        loop {
-            if cancel.is_cancelled() {
-                return Err(cancelled());
+        failure.each(batches, cancel, cancelled, |batch| match batch {
+            Batch::Zero { .. } => self.zeros(&batch),
+            Batch::Chunk { region, number, id } if self.plan.is_needed(region, number, self.same) => {
+                self.chunk(region, number, &id)
             }
-            if failure.is_set() {
-                return Ok(());
-            }
-            let next = lock(batches).next();
-            match next {
-                None => return Ok(()),
-                Some(batch @ Batch::Zero { .. }) => self.zeros(&batch)?,
-                Some(Batch::Chunk { region, number, id }) => {
-                    if self.plan.is_needed(region, number, self.same) {
-                        self.chunk(region, number, &id)?;
-                    }
-                }
-            }
-        }
+            Batch::Chunk { .. } => Ok(()),
+        })
     }
 
     fn zeros(&self, batch: &Batch) -> Result<(), Error> {
         let (region, first, count) = batch.place();
         let wanted = self.same.lacks(&self.plan.place(region, first, count).1);
         for extent in self.plan.without_late(&wanted).iter() {
-            self.pen.write_zeros(extent)?;
+            self.meter.time(Effort::Writing, extent.len(), || self.pen.write_zeros(extent))?;
         }
         self.meter.add(wanted.total());
         Ok(())
@@ -188,7 +186,7 @@ impl Worker<'_> {
 
     fn chunk(&mut self, region: usize, number: u64, id: &ChunkId) -> Result<(), Error> {
         let (chunk, allocated) = self.plan.place(region, number, 1);
-        let read = self.reader.read_chunk(id, &mut self.plain);
+        let read = self.meter.read_chunk(&mut self.reader, id, &mut self.plain);
         read.map_err(|error| self.plan.damaged(region, chunk, &error))?;
         if self.plain.len() as u64 != chunk.len() {
             return Err(Error::Failed(format!(
@@ -211,7 +209,7 @@ impl Worker<'_> {
         let now = self.plan.without_late(&allocated);
         if !self.same.holds(&now) {
             for extent in now.iter() {
-                self.pen.write(bytes(extent), extent.start)?;
+                self.meter.time(Effort::Writing, extent.len(), || self.pen.write(bytes(extent), extent.start))?;
             }
         }
         for extent in allocated.subtract(&now).iter() {

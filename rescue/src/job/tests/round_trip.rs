@@ -1,7 +1,30 @@
 //! Jobs that go well.
 
 use super::*;
-use crate::{block::faulty::FaultyDisk, job::Outcome};
+use crate::{
+    block::faulty::FaultyDisk,
+    job::{Outcome, Phase, report::Effort},
+};
+
+#[test]
+fn every_phase_that_moves_bytes_says_how_fast_each_kind_of_work_was() {
+    let bench = Bench::new();
+    let captured = bench.capture(bench.source());
+    let restored = bench.restore(bench.target(DISK));
+    for (report, phase, efforts) in [
+        (&captured, Phase::Capturing, &[Effort::Reading, Effort::Hashing, Effort::Compressing, Effort::Storing][..]),
+        (&restored, Phase::Writing, &[Effort::Fetching, Effort::Decoding, Effort::Writing]),
+        (&restored, Phase::ReadingBack, &[Effort::Reading, Effort::Hashing]),
+    ] {
+        let stage = report.stages.iter().find(|stage| stage.phase == phase).unwrap();
+        assert_eq!(stage.work.iter().map(|work| work.effort).collect::<Vec<_>>(), efforts, "{phase:?}");
+        // Frames are shorter than what they hold; nothing else may be missing.
+        for work in stage.work.iter().filter(|work| ![Effort::Storing, Effort::Fetching].contains(&work.effort)) {
+            assert!(work.bytes > MIB && work.bytes < 2 * DISK, "{phase:?} {work:?}");
+        }
+        assert!(stage.work.iter().all(|work| work.threads > 0 && work.bytes > 0), "{stage:?}");
+    }
+}
 
 #[test]
 fn an_image_comes_back_and_nothing_else_changes() {
