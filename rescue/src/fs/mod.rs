@@ -32,7 +32,11 @@ use std::{cell::Cell, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{block::ReadAt, extent::ExtentSet};
+use crate::{
+    block::ReadAt,
+    extent::ExtentSet,
+    units::{Bytes, MIB},
+};
 
 /// In which state a file system was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,7 +152,21 @@ impl Survey {
     pub fn whole(len: u64, detected: Option<Detected>, reason: impl fmt::Display) -> Self {
         Self { widened: vec![reason.to_string()], ..Self::new(detected, ExtentSet::full(len)) }
     }
+
+    /// Says what is kept behind the end of the file system, where that is worth a word: a partition that is larger than what
+    /// it holds may hold something else there as well.
+    ///
+    /// * `end`: byte of the region where the file system ends.
+    fn name_slack(&mut self, end: u64, region: &dyn ReadAt) {
+        let slack = region.len().saturating_sub(end);
+        if slack > NAMED_SLACK && slack > self.allocated.total() / 100 {
+            self.widened.push(format!("{} behind the end of the file system are kept", Bytes(slack)));
+        }
+    }
 }
+
+/// Bytes behind a file system that nobody asks about: what its blocks and segments do not fill.
+const NAMED_SLACK: u64 = 8 * MIB;
 
 /// Names what `region` holds, without reading its allocation map. Unreadable bytes count as unrecognised.
 #[must_use]

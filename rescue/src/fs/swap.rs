@@ -92,7 +92,7 @@ pub fn survey(region: &dyn ReadAt, detected: Detected) -> Survey {
     };
     let tail = Extent::new(pages.end, region.len());
     let allocated = ExtentSet::from(Extent::new(0, pages.start)).union(&ExtentSet::from(tail));
-    let usage = Usage { used: allocated.total(), free: pages.len() };
+    let usage = Usage { used: pages.start, free: pages.len() };
     let mut survey = Survey { usage: Some(usage), ..Survey::new(Some(detected), allocated) };
     if !tail.is_empty() {
         survey.widened.push(format!("{} behind the last page of the swap area are kept", Bytes(tail.len())));

@@ -203,8 +203,8 @@ fn groups_and_stripes_keep_every_file() {
     check_all(&[
         ("one group", "-d agcount=1", 64),
         ("groups of no power of two", "-d agsize=20m", 101),
-        ("many groups", "-d agsize=16m -l size=6m", 330),
-        ("a short last group", "-d agsize=32m", 109),
+        ("many groups", "-d agsize=16m -l size=6m", 336),
+        ("a short last group", "-d agsize=32m", 120),
         ("stripes", "-d su=64k,sw=4", 96),
         ("stripes and many groups", "-d agcount=5,sunit=128,swidth=512 -m rmapbt=1", 160),
         ("the log in another group", "-d agcount=4 -l agnum=3", 128),
@@ -240,6 +240,10 @@ fn the_bytes_behind_the_file_system_are_kept() {
     let survey = survey_bytes(&bytes);
     assert!(survey.allocated.covers(Extent::new(64 * MIB, 64 * MIB + 5_000_000)));
     assert!(survey.allocated.total() < 40 * MIB);
+    assert_eq!(survey.widened, [""; 0], "nobody asks about so little");
+    bytes.resize(bytes.len() + 10_000_000, 1);
+    let survey = survey_bytes(&bytes);
+    assert_eq!(survey.widened, ["14.3 MiB behind the end of the file system are kept"]);
     let survey = survey_bytes(&bytes[..60_000_000]);
     assert_eq!(survey.allocated.total(), 60_000_000);
     assert!(survey.widened[0].contains("67108864 bytes long"), "{:?}", survey.widened);

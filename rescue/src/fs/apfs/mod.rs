@@ -147,6 +147,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Whole>
         used: spaceman.blocks.saturating_sub(spaceman.free).saturating_mul(container.block_size),
         free: spaceman.free.saturating_mul(container.block_size),
     });
+    survey.name_slack(len, region);
     Ok(survey)
 }
 

@@ -120,6 +120,7 @@ fn finish(
     survey.usage = Some(usage);
     survey.widened = report.widened;
     survey.notes = report.notes;
+    survey.name_slack(volume.sb.dev_total_bytes, volume.region);
     survey
 }
 

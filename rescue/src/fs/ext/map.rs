@@ -71,6 +71,7 @@ pub(super) fn build(volume: &Volume<'_>, log: &Log, detected: &Detected, options
     }
     check_total(volume, free_clusters.saturating_mul(geometry.cluster_ratio), &mut survey)?;
     survey.usage = Some(usage(volume, free_clusters));
+    survey.name_slack(geometry.bytes(0, geometry.blocks).end, volume.region);
     if let Some(reason) = volume.suspect {
         survey.notes.push(format!("{reason}; every file was compared with them"));
     }

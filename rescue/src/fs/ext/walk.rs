@@ -12,7 +12,10 @@ use super::{
 use crate::{
     bytes::Fields,
     extent::{Extent, ExtentSet},
-    fs::{State, Survey, reader::SmallReader},
+    fs::{
+        State, Survey,
+        reader::{Holes, SmallReader},
+    },
     units::KIB,
 };
 
@@ -47,7 +50,7 @@ pub(super) fn unite(
 ) -> Result<Walked, Whole> {
     let lister = Lister::new(volume, BUDGET);
     let mut walk = Walk { volume, swap, lister, tables: tables(volume), missing: Vec::new(), unlisted: 0, settled };
-    let mut reader = SmallReader::new(volume.region);
+    let (mut reader, mut holes) = (SmallReader::new(volume.region), Holes::new(volume.region));
     let mut traces = Vec::new();
     for (group, desc) in (0u64..).zip(&volume.groups.descriptors) {
         let mut inodes = unused::ever_used(volume, desc);
@@ -60,8 +63,17 @@ pub(super) fn unite(
         } else if !desc.intact {
             continue;
         }
-        for index in 0..inodes {
+        let mut index = 0;
+        while index < inodes {
             let (number, offset) = place(volume, group, desc, index);
+            // Zeros are no inodes, and a file knows where it holds nothing else.
+            match holes.bytes_from(offset).checked_div(volume.geometry.inode_size).unwrap_or(0) {
+                0 => index = index.saturating_add(1),
+                skipped => {
+                    index = index.saturating_add(skipped);
+                    continue;
+                }
+            }
             // An unreadable table is the job's to report: its bytes are in the map, their meaning is unknown to all.
             let Ok(bytes) = reader.read(offset, 128) else {
                 walk.unlisted = walk.unlisted.saturating_add(1);
@@ -73,7 +85,7 @@ pub(super) fn unite(
             let inode = Inode::parse(bytes, volume.wide()).map_err(Whole::damaged)?;
             walk.inode(number, &inode, &survey.allocated)?;
         }
-        if walk.behind(group, desc, inodes, &survey.allocated)? {
+        if walk.behind(group, desc, inodes, &mut holes, &survey.allocated)? {
             traces.push(group);
         }
     }
@@ -118,7 +130,14 @@ impl Walk<'_, '_> {
     ///
     /// Descriptors and bitmaps may be older than the tables, where a disk lost what was written to the front of a volume:
     /// they agree with each other, and only the inodes know.
-    fn behind(&mut self, group: u64, desc: &Descriptor, used: u64, map: &ExtentSet) -> Result<bool, Whole> {
+    fn behind(
+        &mut self,
+        group: u64,
+        desc: &Descriptor,
+        used: u64,
+        holes: &mut Holes<'_>,
+        map: &ExtentSet,
+    ) -> Result<bool, Whole> {
         let volume = self.volume;
         let (block, per_group) = (volume.geometry.block_size, volume.geometry.inodes_per_group);
         let (_, end) = place(volume, group, desc, per_group);
@@ -128,7 +147,11 @@ impl Walk<'_, '_> {
         while at < end {
             let tail = at.is_multiple_of(block);
             let to = if tail { at.saturating_add(LOOK.max(block)) } else { at.next_multiple_of(block) }.min(end);
-            bytes.resize(usize::try_from(to.saturating_sub(at)).unwrap_or(0), 0);
+            let len = to.saturating_sub(at);
+            if tail && holes.bytes_from(at) >= len {
+                break;
+            }
+            bytes.resize(usize::try_from(len).unwrap_or(0), 0);
             if volume.region.read_exact_at(&mut bytes, at).is_err() {
                 self.unlisted = self.unlisted.saturating_add(1);
                 return Ok(true);

@@ -200,6 +200,8 @@ fn build(volume: &Volume<'_>, survey: &mut Survey) -> Result<(), Whole> {
     let (mut map, min_gap) = builder.finish();
     survey.widened = books.sentences();
     survey.widened.extend(map::closed_gaps(min_gap));
+    survey.allocated.clone_from(&map);
+    survey.name_slack(sb.main_end().saturating_mul(BLOCK), volume.region);
     if !books.in_doubt() {
         check_counts(checkpoint, &books)?;
     }

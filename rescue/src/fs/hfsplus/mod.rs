@@ -313,5 +313,6 @@ fn unite(
     survey.allocated = builder.finish().0;
     // The copy of the header is at the end of the place, which may be in the last block or behind it.
     survey.allocated.insert(Extent::new(volume.place.end.saturating_sub(1024), volume.place.end));
+    survey.name_slack(volume.place.end, volume.region);
     Ok(())
 }

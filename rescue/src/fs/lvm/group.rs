@@ -210,9 +210,11 @@ fn read_segment(
                 areas.push(Area { physical: *index, first, extents: extents.div_ceil(stripes) });
             }
             (Some(_), None) => return Err(format!("names {name} without an extent")),
-            (None, _) => {}
+            // A physical volume's name in its place is never that of a logical volume, even where there is one.
+            (None, _) => {
+                named.insert(name.to_owned());
+            }
         }
-        named.insert(name.to_owned());
         Ok(())
     })?;
     if striped && members != stripes {
@@ -299,6 +301,8 @@ mod tests {
             ("new", 5, false, false),
         ];
         assert_eq!(seen.collect::<Vec<_>>(), want);
+        let alike = volume("pv0", VISIBLE, &[LINEAR]) + &volume("data", VISIBLE, &[&LINEAR.replace('7', "20")]);
+        assert!(self::group(&alike).unwrap().logical.iter().all(|lv| lv.plain && !lv.part_of_other));
         let areas =
             |segment: &Segment| segment.areas.iter().map(|a| (a.physical, a.first, a.extents)).collect::<Vec<_>>();
         let root = &group.logical[0].segments;

@@ -161,6 +161,7 @@ fn fill(region: &dyn ReadAt, options: &Options, survey: &mut Survey) -> Result<(
     check_log(&volume)?;
     check_mirror(&volume, survey)?;
     survey.allocated = bits.used.union(&outside(&volume));
+    survey.name_slack(volume.mft.boot.volume_len(), volume.region);
     walk::unite(&volume, &mut specials, survey)?;
     survey.widened.extend(map::closed_gaps(bits.min_gap));
     specials.leave_out(options.keep_swap_files, survey);

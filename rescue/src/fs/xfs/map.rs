@@ -113,6 +113,7 @@ pub(super) fn build(volume: &Volume<'_>, copies: Option<&Copies>, detected: &Det
     walk::unite(&after, copies.is_none(), &mut doubts, &mut survey)?;
     finish(volume, &doubts, &touched, &halfway, &mut survey);
     survey.widened.extend(map::closed_gaps(min_gap.max(closed)));
+    survey.name_slack(geometry.blocks.saturating_mul(geometry.block_size), volume.region);
     if complete {
         count(volume, copies.is_none(), (free, free_of_old), &mut survey)?;
     }
