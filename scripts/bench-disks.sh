@@ -1,4 +1,4 @@
-# Sourced by bench-speed: disks with real files of this machine, and what a day changes on them. Needs lib.sh, and $work.
+# Sourced by bench-speed and bench-chunks: disks with real files of this machine, and what a day changes on them. Needs lib.sh, and $work.
 # Perl, because Debian always has it, and a shell does not seek.
 
 # choose BYTES: lists files of this machine in $work/chosen, some more in $work/later, and those of the first that are
