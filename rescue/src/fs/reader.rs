@@ -2,6 +2,7 @@
 
 use crate::{
     block::{Error, ReadAt},
+    bytes::Fields,
     extent::Extent,
 };
 
@@ -91,6 +92,79 @@ impl<'a> SmallReader<'a> {
     }
 }
 
+/// Bytes of a table that are read and remembered together.
+const PAGE: u64 = 16 << 10;
+/// Pages remembered at once: 40 MiB, more than the FAT of 1 TiB in clusters of 128 KiB.
+const SLOTS: u64 = 2560;
+
+/// Reads fields of one table in any order. It remembers pages, each in the one slot that its number gives it, so that
+/// a table which fits is read once, and of one that does not no more than a page is read for a field.
+pub struct Pages<'a> {
+    region: &'a dyn ReadAt,
+    table: Extent,
+    slots: Vec<Option<(u64, Vec<u8>)>>,
+    loads: u64,
+}
+
+impl<'a> Pages<'a> {
+    /// Reads from the `len` bytes at `start` of `region`.
+    #[must_use]
+    pub fn new(region: &'a dyn ReadAt, start: u64, len: u64) -> Self {
+        let table = Extent::new(start, start.saturating_add(len));
+        let slots = usize::try_from(len.div_ceil(PAGE).clamp(1, SLOTS)).unwrap_or(1);
+        Self { region, table, slots: vec![None; slots], loads: 0 }
+    }
+
+    /// Returns how many pages the table has.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.table.len().div_ceil(PAGE)
+    }
+
+    /// Returns how many pages were read, each as often as it was.
+    #[must_use]
+    pub const fn loads(&self) -> u64 {
+        self.loads
+    }
+
+    /// Returns the `N` bytes at `at` of the table, zeros for what lies behind its end.
+    ///
+    /// # Errors
+    /// Those of the region.
+    pub fn read<const N: usize>(&mut self, at: u64) -> Result<[u8; N], Error> {
+        if let Ok(field) = Fields(self.from(at)?).array(0) {
+            return Ok(field);
+        }
+        // It begins in one page and ends in the next.
+        let mut field = [0; N];
+        for (byte, at) in field.iter_mut().zip(at..) {
+            *byte = self.from(at)?.first().copied().unwrap_or(0);
+        }
+        Ok(field)
+    }
+
+    /// Returns the bytes from `at` to the end of their page.
+    fn from(&mut self, at: u64) -> Result<&[u8], Error> {
+        if at >= self.table.len() {
+            return Ok(&[]);
+        }
+        let page = at / PAGE;
+        let number = page.checked_rem(self.slots.len() as u64).and_then(|number| usize::try_from(number).ok());
+        let Some(slot) = number.and_then(|number| self.slots.get_mut(number)) else { return Ok(&[]) };
+        if slot.as_ref().is_none_or(|(held, _)| *held != page) {
+            let start = self.table.start.saturating_add(page.saturating_mul(PAGE));
+            let len = PAGE.min(self.table.end.saturating_sub(start));
+            let mut bytes = slot.take().map_or_else(Vec::new, |(_, bytes)| bytes);
+            bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+            self.region.read_exact_at(&mut bytes, start)?;
+            self.loads = self.loads.saturating_add(1);
+            *slot = Some((page, bytes));
+        }
+        let within = usize::try_from(at % PAGE).unwrap_or(usize::MAX);
+        Ok(slot.as_ref().and_then(|(_, bytes)| bytes.get(within..)).unwrap_or(&[]))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs::File, os::unix::fs::FileExt as _};
@@ -100,6 +174,27 @@ mod tests {
         block::{MemoryDisk, file::FileDisk},
         units::{KIB, MIB, SectorSize},
     };
+
+    #[test]
+    fn pages_hold_fields_of_any_place_and_are_read_once() {
+        let bytes = (0..200_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>();
+        let disk = MemoryDisk::new(bytes.clone(), SectorSize::B512);
+        let mut pages = Pages::new(&disk, 512, 40_000);
+        for at in [0, 16_383, 30_000, 16_382, 39_996, 5] {
+            let from = usize::try_from(at).unwrap() + 512;
+            assert_eq!(pages.read::<4>(at).unwrap(), bytes[from..from + 4], "{at}");
+        }
+        assert_eq!((pages.loads(), pages.count()), (3, 3));
+        assert_eq!(pages.read::<4>(39_998).unwrap(), [bytes[40_510], bytes[40_511], 0, 0]);
+        assert_eq!(pages.read::<4>(1 << 40).unwrap(), [0; 4]);
+        // A table of more pages than there are slots: two pages that share one take turns.
+        let disk = MemoryDisk::new(vec![1; usize::try_from((SLOTS + 1) * PAGE).unwrap()], SectorSize::B512);
+        let mut pages = Pages::new(&disk, 0, disk.len());
+        for at in [0, SLOTS * PAGE, 0, PAGE, 1] {
+            assert_eq!(pages.read::<2>(at).unwrap(), [1, 1]);
+        }
+        assert_eq!(pages.loads(), 4);
+    }
 
     #[test]
     fn holes_are_told_from_what_has_to_be_read() {

@@ -1,15 +1,24 @@
 //! exFAT, made by mkfs.exfat and by our own writer, judged by fsck.exfat and read by The Sleuth Kit.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::atomic::Ordering};
 
 use rescue::{
-    extent::Extent,
-    fs::{State, Usage},
+    block::MemoryDisk,
+    extent::{Extent, ExtentSet},
+    fs::{
+        self as volume, Options, State, Usage,
+        exfat::{
+            boot::Boot,
+            fat::Patience,
+            walk::{Doubt, Walk},
+        },
+    },
+    units::SectorSize,
 };
 
 use crate::{
     exfat_volume::{Shape, Volume},
-    tools::{Bench, Noise, hashes, run, run_any, survey_bytes, with_noise},
+    tools::{Bench, Counting, Noise, hashes, run, run_any, survey_bytes, with_noise},
 };
 
 const MIB: u64 = 1 << 20;
@@ -357,4 +366,60 @@ fn the_noise_is_seen_by_the_oracle() {
     fs::write(&copy, with_noise(&volume.bytes, &survey)).unwrap();
     assert_eq!(verdict(&copy).0, Some(0), "a checker does not look into files");
     assert_ne!(contents(&bench, &copy, "got"), contents(&bench, &image, "want"));
+}
+
+#[test]
+fn a_directory_costs_its_entries_and_not_its_cluster() {
+    const DIRECTORIES: usize = 100;
+    let mut volume = Volume::new(512, 131_072, 150, 1, Shape::Run);
+    let entries = (0..DIRECTORIES).map(|number| volume.directory(&format!("D{number}"), &[], Shape::Run));
+    let entries = entries.collect::<Vec<_>>();
+    let volume = volume.finish(&entries);
+    let disk = Counting::new(MemoryDisk::new(volume.bytes.clone(), SectorSize::B512));
+    let survey = volume::survey(&disk, &Options::default());
+    assert!(survey.widened.is_empty(), "{:?}", survey.widened);
+    assert_eq!(survey.allocated.total(), (volume.heap + volume.count() * 131_072) as u64);
+    let read = disk.read.load(Ordering::Relaxed);
+    assert!(read < 2 * MIB, "{read} bytes were read for {DIRECTORIES} directories");
+    // Four million such directories are within what a walk may cost, and one less than there are is not.
+    let boot = Boot::parse(&volume.bytes).unwrap();
+    let patience = Patience { loads: 100, jumps: 100 };
+    // The root directory has more entries than are read first.
+    let need = (DIRECTORIES as u64 + 3) * 4096;
+    let within = |budget| Walk::new(&disk, &boot, 0).within(budget, patience).tree(&survey.allocated);
+    assert_eq!(within(need), Ok(ExtentSet::new()));
+    assert_eq!(within(need - 4096), Err(Doubt::TooMany));
+}
+
+#[test]
+fn chains_that_leap_about_are_checked_all_at_once() {
+    let clean = small(1);
+    let map = survey_bytes(&clean.bytes).allocated;
+    let own = chain_of(&clean, "LARGE");
+    let other = clean.upcase[0];
+    let check = |map: &ExtentSet, loads: u64, change: &dyn Fn(&mut Volume)| {
+        let mut volume = small(1);
+        change(&mut volume);
+        let disk = MemoryDisk::new(volume.bytes.clone(), SectorSize::B512);
+        let boot = Boot::parse(&volume.bytes).unwrap();
+        let missing = Walk::new(&disk, &boot, 0).within(u64::MAX, Patience { loads, jumps: 30 }).tree(map);
+        missing.map_err(|doubt| match doubt {
+            Doubt::Damage(reason) => reason,
+            other => format!("{other:?}"),
+        })
+    };
+    let link = |from: usize, to: usize| move |volume: &mut Volume| volume.link(0, from, u32::try_from(to).unwrap());
+    // No chain is followed, or some are and one of them ends in the middle.
+    for loads in [0, 100] {
+        assert_eq!(check(&map, loads, &|_| {}), Ok(ExtentSet::new()));
+        let mut less = map.clone();
+        less.remove(Extent::with_len(clean.at(own[250]) as u64, 1024).unwrap());
+        let free = format!("a chain leads to cluster {}, which the bitmap calls free", own[250]);
+        assert_eq!(check(&less, loads, &|_| {}), Err(free), "{loads}");
+        let twice = |cluster: usize| Err(format!("clusters {cluster}+1 are used twice"));
+        assert_eq!(check(&map, loads, &link(own[250], own[200])), twice(own[200]), "{loads}");
+        assert_eq!(check(&map, loads, &link(own[250], other)), twice(other), "{loads}");
+    }
+    let circle = check(&map, 0, &link(own[250], own[0]));
+    assert_eq!(circle, Err(format!("clusters {}+1 are used twice", own[0])));
 }

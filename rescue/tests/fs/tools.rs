@@ -8,10 +8,11 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use rescue::{
-    block::MemoryDisk,
+    block::{Error, MemoryDisk, ReadAt},
     extent::Extent,
     fs::{Options, Survey, survey},
     units::SectorSize,
@@ -122,6 +123,33 @@ impl Bench {
             }
         }
         root.to_str().unwrap().to_owned()
+    }
+}
+
+/// A disk that counts the bytes read of it.
+pub struct Counting<D> {
+    pub disk: D,
+    pub read: AtomicU64,
+}
+
+impl<D: ReadAt> Counting<D> {
+    pub const fn new(disk: D) -> Self {
+        Self { disk, read: AtomicU64::new(0) }
+    }
+}
+
+impl<D: ReadAt> ReadAt for Counting<D> {
+    fn len(&self) -> u64 {
+        self.disk.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+        self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.disk.read_exact_at(buf, offset)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Extent>, Error> {
+        self.disk.next_data(offset)
     }
 }
 

@@ -6,11 +6,12 @@
 
 use super::{
     boot::Boot,
+    claims::Claims,
     fat::{Error, Links, Place, Run},
 };
 use crate::{
     block::{self, ReadAt},
-    extent::Extent,
+    extent::{Extent, ExtentSet},
     fs::map::{MapBuilder, runs_of_ones},
 };
 
@@ -60,6 +61,20 @@ impl Content {
         }
         Ok(())
     }
+}
+
+/// Returns the set of the clusters that lie in `map` as a whole.
+#[must_use]
+pub fn clusters_of(boot: &Boot, map: &ExtentSet) -> Claims {
+    let mut clusters = Claims::new(boot.clusters);
+    for extent in map.iter() {
+        let index = |offset: u64| offset.saturating_sub(boot.heap_offset);
+        let first = index(extent.start).div_ceil(boot.cluster);
+        let end = index(extent.end).checked_div(boot.cluster).unwrap_or(0).min(boot.clusters);
+        // The extents of a set do not overlap, so that none is claimed before.
+        clusters.insert(first, end.saturating_sub(first));
+    }
+    clusters
 }
 
 /// Returns the bytes of a run of clusters.

@@ -1,4 +1,4 @@
-//! Which clusters some file has already laid claim to: a bitmap that takes memory only where files are.
+//! Sets of clusters, such as those some file has already laid claim to: a bitmap that takes memory only where files are.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -39,6 +39,21 @@ impl Claims {
             at = to;
         }
         true
+    }
+}
+
+impl Claims {
+    /// Tells whether the cluster with this index was claimed.
+    #[must_use]
+    pub fn contains(&self, index: u64) -> bool {
+        match usize::try_from(index / PAGE).ok().and_then(|number| self.pages.get(number)) {
+            Some(Page::Full) => true,
+            Some(Page::Some { bits, .. }) => {
+                let word = usize::try_from(index % PAGE / 64).ok().and_then(|number| bits.get(number));
+                word.is_some_and(|word| word >> (index % 64) & 1 == 1)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -94,6 +109,7 @@ mod tests {
                     return Ok(());
                 }
                 model[range].fill(true);
+                prop_assert!((0u64..).zip(&model).all(|(index, claimed)| claims.contains(index) == *claimed));
             }
         }
     }

@@ -6,18 +6,14 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::collections::HashMap;
-
 use super::boot::Boot;
 use crate::{
     block::{self, ReadAt},
-    bytes::Fields,
+    fs::reader::Pages,
 };
 
-/// Bytes of the FAT that are read and remembered together.
-const PAGE: u64 = 16 << 10;
-/// Pages remembered at once: 40 MiB, more than the FAT of 1 TiB in clusters of 128 KiB.
-const MAX_PAGES: usize = 2560;
+/// Bytes of the FAT read at once by [`Links::all`].
+const STEP: u64 = 256 << 10;
 /// What comes after the last link of a chain; drivers take everything above a bad cluster for it.
 const END: u64 = 0xffff_fff8;
 
@@ -51,6 +47,14 @@ pub enum Error {
         /// Clusters its length needs.
         need: u64,
     },
+    /// A chain that was not followed to its end: that takes longer than [`Links::patience`] allows.
+    #[error("the chain is not followed from cluster {next} on")]
+    Patience {
+        /// The cluster of it that would have been next.
+        next: u64,
+        /// Clusters before that one.
+        have: u64,
+    },
     /// A chain that goes on for more clusters than there are.
     #[error("the chain from cluster {0} does not end")]
     Endless(u64),
@@ -65,43 +69,67 @@ pub struct Run {
     pub count: u64,
 }
 
+/// How much following chains may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Pages of the FAT that may be read: a chain may lead to another one with every link.
+    pub loads: u64,
+    /// Links that may lead elsewhere than to the next cluster.
+    pub jumps: u64,
+}
+
 /// Follows chains through one copy of the FAT.
 pub struct Links<'a> {
-    region: &'a dyn ReadAt,
     boot: &'a Boot,
+    region: &'a dyn ReadAt,
     offset: u64,
-    pages: HashMap<u64, Vec<u8>>,
+    pages: Pages<'a>,
+    jumps: u64,
+    /// When to give up, counted from the beginning.
+    pub patience: Patience,
 }
 
 impl<'a> Links<'a> {
-    /// Follows the links in FAT `number`.
+    /// Follows the links in FAT `number`, with all patience there is.
     #[must_use]
     pub fn new(region: &'a dyn ReadAt, boot: &'a Boot, number: u64) -> Self {
         let offset = boot.fat_offset.saturating_add(number.saturating_mul(boot.fat_len));
-        Self { region, boot, offset, pages: HashMap::new() }
+        let pages = Pages::new(region, offset, boot.fat_len);
+        Self { boot, region, offset, pages, jumps: 0, patience: Patience { loads: u64::MAX, jumps: u64::MAX } }
+    }
+
+    /// Returns how many pages the FAT has.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        self.pages.count()
     }
 
     /// Returns the cluster behind `cluster`, `None` at the end of a chain.
     fn next(&mut self, cluster: u64) -> Result<Option<u64>, Error> {
-        let at = cluster.saturating_mul(4);
-        let (page, within) = (at / PAGE, at % PAGE);
-        if !self.pages.contains_key(&page) {
-            if self.pages.len() >= MAX_PAGES {
-                self.pages.clear();
-            }
-            let start = page.saturating_mul(PAGE);
-            let len = PAGE.min(self.boot.fat_len.saturating_sub(start));
-            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-            self.region.read_exact_at(&mut bytes, self.offset.saturating_add(start))?;
-            self.pages.insert(page, bytes);
-        }
-        let bytes = self.pages.get(&page).map_or(&[][..], Vec::as_slice);
-        let to = Fields(bytes).u32(usize::try_from(within).unwrap_or(usize::MAX)).map_or(0, u64::from);
-        match to {
+        match u64::from(u32::from_le_bytes(self.pages.read(cluster.saturating_mul(4))?)) {
             END.. => Ok(None),
-            _ if self.boot.cluster_offset(to).is_some() => Ok(Some(to)),
-            _ => Err(Error::Link { from: cluster, to }),
+            to if self.boot.cluster_offset(to).is_some() => Ok(Some(to)),
+            to => Err(Error::Link { from: cluster, to }),
         }
+    }
+
+    /// Calls `each` with every cluster and what its entry says, in the order of the FAT, until it returns `false`.
+    ///
+    /// # Errors
+    /// Those of the region.
+    pub fn all(&self, each: &mut dyn FnMut(u64, u64) -> bool) -> Result<(), block::Error> {
+        let (len, mut at) = (self.boot.clusters.saturating_add(2).saturating_mul(4), 0u64);
+        let mut bytes = Vec::new();
+        while at < len {
+            bytes.resize(usize::try_from(STEP.min(len.saturating_sub(at))).unwrap_or(0), 0);
+            self.region.read_exact_at(&mut bytes, self.offset.saturating_add(at))?;
+            let entries = bytes.as_chunks::<4>().0.iter().map(|entry| u64::from(u32::from_le_bytes(*entry)));
+            if !(at / 4..).zip(entries).skip_while(|(cluster, _)| *cluster < 2).all(|(cluster, to)| each(cluster, to)) {
+                break;
+            }
+            at = at.saturating_add(STEP);
+        }
+        Ok(())
     }
 
     /// Calls `each` with the runs of the chain that begins at `first`, until it returns `false`; returns its clusters.
@@ -113,6 +141,7 @@ impl<'a> Links<'a> {
             return Err(Error::Outside { first, count: 1 });
         }
         let (mut run, mut total) = (Run { first, count: 1 }, 1u64);
+        self.ask_patience(first, 0)?;
         loop {
             let last = run.first.saturating_add(run.count).saturating_sub(1);
             let next = self.next(last);
@@ -120,7 +149,11 @@ impl<'a> Links<'a> {
                 Ok(Some(to)) if to == last.saturating_add(1) => run.count = run.count.saturating_add(1),
                 _ if !each(run) => return Ok(total),
                 _ => match next? {
-                    Some(to) => run = Run { first: to, count: 1 },
+                    Some(to) => {
+                        run = Run { first: to, count: 1 };
+                        self.jumps = self.jumps.saturating_add(1);
+                        self.ask_patience(to, total)?;
+                    }
                     None => return Ok(total),
                 },
             }
@@ -131,13 +164,20 @@ impl<'a> Links<'a> {
         }
     }
 
+    const fn ask_patience(&self, next: u64, have: u64) -> Result<(), Error> {
+        if self.pages.loads() > self.patience.loads || self.jumps > self.patience.jumps {
+            return Err(Error::Patience { next, have });
+        }
+        Ok(())
+    }
+
     /// Calls `each` with the runs of what lies at `place`, until it returns `false`. A chain is followed to its end, though
     /// its length needs less of it.
     ///
     /// # Errors
     /// [`Error`]; [`Error::Short`] when a chain ends before its length does.
     pub fn list(&mut self, place: &Place, each: &mut dyn FnMut(Run) -> bool) -> Result<(), Error> {
-        let need = place.len.div_ceil(self.boot.cluster);
+        let need = place.clusters(self.boot);
         if place.contiguous {
             let run = Run { first: place.first, count: need };
             let last = place.first.checked_add(need).and_then(|end| end.checked_sub(1));
@@ -166,6 +206,14 @@ pub struct Place {
     pub len: u64,
     /// One run, for which the FAT does not count.
     pub contiguous: bool,
+}
+
+impl Place {
+    /// Returns how many clusters its length needs.
+    #[must_use]
+    pub const fn clusters(&self, boot: &Boot) -> u64 {
+        self.len.div_ceil(boot.cluster)
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,9 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Doubt>
     let root = Walk::new(region, &boot, boot.active).root()?;
     let places = bitmaps(&boot, &root)?;
     let mut links = Links::new(region, &boot, boot.active);
-    let contents = places.iter().map(|place| Content::find(&mut links, &boot, place)).collect::<Result<Vec<_>, _>>();
+    // What a bitmap has beyond its last cluster is nobody's; how much that is need not be true.
+    let contents = places.iter().map(|place| Place { len: boot.clusters.div_ceil(8), ..*place });
+    let contents = contents.map(|place| Content::find(&mut links, &boot, &place)).collect::<Result<Vec<_>, _>>();
     let contents = contents.map_err(|error| Doubt::Damage(format!("of the allocation bitmap: {error}")))?;
     let upcase = check_upcase(region, &boot, &mut links, &root)?;
 
