@@ -1,18 +1,18 @@
 //! FAT12, FAT16 and FAT32, made by mkfs.fat and filled by mtools.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::atomic::Ordering};
 
 use rescue::{
-    block::{MemoryDisk, ReadAt},
+    block::{Error, MemoryDisk, ReadAt},
     extent::Extent,
     fs::{
-        State, Survey,
+        self as volume, Options, State, Survey,
         fat::{bpb::Bpb, table, walk},
     },
     units::SectorSize,
 };
 
-use crate::tools::{Bench, hashes, run, run_any, survey_bytes, with_noise};
+use crate::tools::{Bench, Counting, hashes, run, run_any, survey_bytes, with_noise};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -173,7 +173,7 @@ fn more_directories_than_are_read_leave_a_doubt() {
     disk.read_exact_at(&mut sector, 0).unwrap();
     let bpb = Bpb::parse(&sector).unwrap();
     let table = table::read(&disk, &bpb).unwrap();
-    assert_eq!(walk::check(&disk, &bpb, &table), Ok(()));
+    assert_eq!(walk::check(&disk, &bpb, &table), Ok(vec![]));
     assert_eq!(walk::check_within(&disk, &bpb, &table, 512), Err(walk::Doubt::TooMany));
 }
 
@@ -291,4 +291,163 @@ fn tiny_disks_keep_every_file() {
         assert_eq!(verdict(&copy), verdict(&image), "{options}");
         assert_eq!(contents(&bench, &copy, "got"), contents(&bench, &image, "want"), "{options}");
     }
+}
+
+/// Returns an entry of a directory, or of a file with attribute 0x20.
+fn dir_entry(name: &str, kind: u8, cluster: u32) -> [u8; 32] {
+    let mut entry = [b' '; 32];
+    entry[..name.len()].copy_from_slice(name.as_bytes());
+    entry[11..].fill(0);
+    entry[11] = kind;
+    let [low, high] = [cluster & 0xffff, cluster >> 16].map(|half| u16::try_from(half).unwrap().to_le_bytes());
+    entry[20..22].copy_from_slice(&high);
+    entry[26..28].copy_from_slice(&low);
+    entry[28..].copy_from_slice(&1000u32.to_le_bytes());
+    entry
+}
+
+#[test]
+fn what_stands_behind_the_end_of_a_directory_is_kept_as_well() {
+    let (empty, fat, len) = {
+        let bench = Bench::new();
+        let image = bench.blank("image", 12 * MIB);
+        run("mkfs.fat", &["-F", "16", "-s", "1", &image]);
+        let bytes = fs::read(&image).unwrap();
+        let word = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+        let (fat, len) = (word(14) * 512, word(22) * 512);
+        (bytes, fat, len)
+    };
+    let (root, data) = (fat + 2 * len, fat + 2 * len + 512 * 32);
+    let at = |cluster: usize| data + (cluster - 2) * 512;
+    let kept = |survey: &Survey| {
+        let clusters =
+            (2..200).filter(|cluster| survey.allocated.covers(Extent::with_len(at(*cluster) as u64, 512).unwrap()));
+        clusters.collect::<Vec<_>>()
+    };
+    let put = |bytes: &mut Vec<u8>, at: usize, entry: [u8; 32]| bytes[at..at + 32].copy_from_slice(&entry);
+
+    let mut bytes = empty.clone();
+    for copy in [fat, fat + len] {
+        bytes[copy + 4..][..2].fill(0xff);
+    }
+    put(&mut bytes, root, dir_entry("FIRST", 0x20, 2));
+    let clean = survey_bytes(&bytes);
+    assert_eq!((kept(&clean), &clean.widened), (vec![2], &vec![]));
+    // A file, a directory with a file in it, what calls itself a directory and is none, and what leads nowhere.
+    put(&mut bytes, root + 64, dir_entry("SECOND", 0x20, 10));
+    put(&mut bytes, root + 96, dir_entry("FOLDER", 0x10, 20));
+    put(&mut bytes, at(20), dir_entry(".", 0x10, 20));
+    put(&mut bytes, at(20) + 64, dir_entry("INNER", 0x20, 30));
+    put(&mut bytes, root + 160, dir_entry("NONE", 0x10, 40));
+    put(&mut bytes, at(40), dir_entry("NOBODY", 0x20, 50));
+    put(&mut bytes, root + 192, dir_entry("FAR", 0x20, 60_000));
+    put(&mut bytes, root + 224, dir_entry("USED", 0x20, 2));
+    let survey = survey_bytes(&bytes);
+    assert_eq!(kept(&survey), [2, 10, 20, 30, 40]);
+    assert_eq!(survey.widened, ["4 free clusters are named behind the end of a directory, and are kept"]);
+    assert_eq!(survey.allocated.total(), clean.allocated.total() + 4 * 512);
+    // Before the end it is a file that lost its chain, and so it is where both name it.
+    put(&mut bytes, root + 32, dir_entry("SECOND", 0x20, 10));
+    let lost = survey_bytes(&bytes);
+    assert!(lost.widened[0].contains("names free cluster 10"), "{:?}", lost.widened);
+}
+
+/// A FAT32 volume that is computed where it is read: every directory has sixteen in it, as many as there are, and is
+/// `length` clusters long. All are in the order of a heap.
+struct Forest {
+    directories: u32,
+    length: u32,
+    cluster: u32,
+}
+
+impl Forest {
+    const FAT: u64 = 32 * 512;
+
+    fn clusters(&self) -> u32 {
+        self.directories * self.length
+    }
+
+    fn fat_sectors(&self) -> u32 {
+        (self.clusters() + 2).div_ceil(128)
+    }
+
+    fn data(&self) -> u64 {
+        Self::FAT + u64::from(self.fat_sectors()) * 512
+    }
+
+    fn first(&self, directory: u32) -> u32 {
+        2 + directory * self.length
+    }
+
+    fn boot(&self) -> [u8; 512] {
+        let mut sector = [0; 512];
+        let per_cluster = u8::try_from(self.cluster / 512).unwrap();
+        sector[11..17].copy_from_slice(&[0, 2, per_cluster, 32, 0, 1]);
+        sector[21] = 0xf8;
+        let sectors = u32::try_from(self.len() / 512).unwrap();
+        for (at, value) in [(32, sectors), (36, self.fat_sectors()), (44, 2)] {
+            sector[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        sector[82..90].copy_from_slice(b"FAT32   ");
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        sector
+    }
+
+    fn link(&self, cluster: u32) -> u32 {
+        match cluster {
+            0 => 0x0fff_fff8,
+            _ if cluster < 2 || (cluster - 1).is_multiple_of(self.length) => 0x0fff_ffff,
+            _ => cluster + 1,
+        }
+    }
+
+    fn fill(&self, index: u32, cluster: &mut [u8]) {
+        let directory = index / self.length;
+        if index.is_multiple_of(self.length) {
+            let children = (directory * 16 + 1..).take(16).filter(|child| *child < self.directories);
+            let own = [(".", self.first(directory)), ("..", 0)];
+            let entries = own.into_iter().skip(if directory == 0 { 2 } else { 0 });
+            let entries = entries.chain(children.map(|child| ("CHILD", self.first(child))));
+            let slots = cluster.chunks_exact_mut(32);
+            slots.zip(entries).for_each(|(slot, (name, to))| slot.copy_from_slice(&dir_entry(name, 0x10, to)));
+        }
+    }
+}
+
+impl ReadAt for Forest {
+    fn len(&self) -> u64 {
+        self.data() + u64::from(self.clusters()) * u64::from(self.cluster)
+    }
+
+    /// Reads whole sectors of one part, as a survey does.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+        buf.fill(0);
+        if let Some(within) = offset.checked_sub(self.data()) {
+            let index = u32::try_from(within / u64::from(self.cluster)).unwrap();
+            self.fill(index, buf);
+        } else if let Some(within) = offset.checked_sub(Self::FAT) {
+            let links = (u32::try_from(within / 4).unwrap()..).map(|cluster| self.link(cluster).to_le_bytes());
+            buf.chunks_exact_mut(4).zip(links).for_each(|(slot, link)| slot.copy_from_slice(&link));
+        } else if offset == 0 {
+            buf.iter_mut().zip(self.boot()).for_each(|(slot, byte)| *slot = byte);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn hundreds_of_thousands_of_directories_are_read() {
+    let forest = Forest { directories: 300_000, length: 1, cluster: 4096 };
+    let survey = volume::survey(&forest, &Options::default());
+    assert_eq!((&survey.widened, &survey.notes), (&vec![], &vec![]));
+    assert_eq!(survey.usage.unwrap().free, 0);
+}
+
+#[test]
+fn the_fat_is_read_once_for_all_directories() {
+    let forest = Counting::new(Forest { directories: 2000, length: 2, cluster: 1024 });
+    let survey = volume::survey(&forest, &Options::default());
+    assert!(survey.widened.is_empty(), "{:?}", survey.widened);
+    let read = forest.read.load(Ordering::Relaxed);
+    assert!(read < forest.len() * 5 / 4, "{read} bytes were read of {}", forest.len());
 }

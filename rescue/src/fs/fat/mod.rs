@@ -61,16 +61,20 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String
         return Err(format!("it calls itself {} and has as many clusters as {}", named.name(), bpb.kind.name()));
     }
     check_places(region, &bpb)?;
-    let table = table::read(region, &bpb).map_err(|error| format!("the FAT cannot be read: {error}"))?;
+    let mut table = table::read(region, &bpb).map_err(|error| format!("the FAT cannot be read: {error}"))?;
     let mut survey = Survey::new(Some(detected.clone()), ExtentSet::new());
-    match walk::check(region, &bpb, &table) {
-        Ok(()) => {}
+    let behind = match walk::check(region, &bpb, &table) {
+        Ok(behind) => behind,
         Err(Doubt::Damage(reason)) => return Err(reason),
         // Nothing contradicts the FAT, but nothing vouches for it either.
         Err(Doubt::TooMany) => {
             let reason = "kept whole: it has more directories than are compared with the FAT";
             return Ok(Survey::whole(region.len(), Some(detected.clone()), reason));
         }
+    };
+    let count = behind.into_iter().filter(|cluster| table.keep(u64::from(*cluster))).count();
+    if count > 0 {
+        survey.widened.push(format!("{count} free clusters are named behind the end of a directory, and are kept"));
     }
     let mut builder = MapBuilder::new();
     builder.insert(Extent::new(0, bpb.data_offset));

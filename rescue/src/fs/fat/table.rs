@@ -12,7 +12,7 @@ use super::bpb::{self, Bpb, Kind};
 use crate::{
     block::{Error, ReadAt},
     bytes::Fields,
-    fs::reader::SmallReader,
+    fs::reader::Pages,
 };
 
 /// Bytes of each copy held at once; a multiple of 3, so that no 12-bit entry pair is cut.
@@ -38,6 +38,32 @@ impl Table {
     #[must_use]
     pub fn is_used(&self, cluster: u64) -> bool {
         cluster.checked_sub(2).is_some_and(|index| get(&self.used, index))
+    }
+
+    /// Keeps `cluster` as well, whatever the FAT says; `false` where it was kept before.
+    pub fn keep(&mut self, cluster: u64) -> bool {
+        let fresh = !self.is_used(cluster);
+        cluster.checked_sub(2).into_iter().for_each(|index| set(&mut self.used, index));
+        fresh
+    }
+}
+
+/// A set of clusters, a bit for each.
+pub struct Clusters(Vec<u8>);
+
+impl Clusters {
+    /// Starts with none of those of `bpb`: at most 32 MiB.
+    #[must_use]
+    pub fn new(bpb: &Bpb) -> Self {
+        Self(vec![0; usize::try_from(bpb.clusters.div_ceil(8)).unwrap_or(0)])
+    }
+
+    /// Adds a cluster; `false` where it was in the set before, or is none.
+    pub fn insert(&mut self, cluster: u64) -> bool {
+        let Some(index) = cluster.checked_sub(2) else { return false };
+        let fresh = !get(&self.0, index);
+        set(&mut self.0, index);
+        fresh && get(&self.0, index)
     }
 }
 
@@ -109,12 +135,16 @@ pub fn read(region: &dyn ReadAt, bpb: &Bpb) -> Result<Table, Error> {
 fn read_step(region: &dyn ReadAt, bpb: &Bpb, at: u64, len: u64) -> Result<Vec<(u64, Vec<u8>)>, Error> {
     (0..bpb.fats)
         .map(|number| {
-            let offset = bpb.fat_offset.saturating_add(number.saturating_mul(bpb.fat_len)).saturating_add(at);
+            let offset = fat_offset(bpb, number).saturating_add(at);
             let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
             region.read_exact_at(&mut bytes, offset)?;
             Ok((number, bytes))
         })
         .collect()
+}
+
+const fn fat_offset(bpb: &Bpb, number: u64) -> u64 {
+    bpb.fat_offset.saturating_add(number.saturating_mul(bpb.fat_len))
 }
 
 /// Returns entry `index` of a part of a FAT, 0 where it lies beyond.
@@ -135,35 +165,34 @@ fn entry(bytes: &[u8], kind: Kind, index: u64) -> u64 {
     }
 }
 
-/// Reads single entries, for following the chain of a directory.
+/// Reads single entries, for following the chains of directories.
 pub struct Links<'a> {
-    reader: SmallReader<'a>,
+    pages: Pages<'a>,
     bpb: &'a Bpb,
 }
 
 impl<'a> Links<'a> {
     /// Follows the active FAT.
     #[must_use]
-    pub const fn new(region: &'a dyn ReadAt, bpb: &'a Bpb) -> Self {
-        Self { reader: SmallReader::new(region), bpb }
+    pub fn new(region: &'a dyn ReadAt, bpb: &'a Bpb) -> Self {
+        Self { pages: Pages::new(region, fat_offset(bpb, bpb.active), bpb.fat_len), bpb }
+    }
+
+    /// Returns how many pages of the FAT were read.
+    #[must_use]
+    pub const fn loads(&self) -> u64 {
+        self.pages.loads()
     }
 
     /// Returns the cluster behind `cluster`, or `None` at the end of a chain or where it breaks.
     pub fn next(&mut self, cluster: u64) -> Option<u64> {
         self.bpb.cluster_offset(cluster)?;
-        let fat = self.bpb.fat_offset.checked_add(self.bpb.active.checked_mul(self.bpb.fat_len)?)?;
-        let (at, len) = match self.bpb.kind {
-            Kind::Fat32 => (cluster.checked_mul(4)?, 4),
-            Kind::Fat16 => (cluster.checked_mul(2)?, 2),
-            Kind::Fat12 => (cluster.checked_mul(3)? / 2, 2),
-        };
-        let bytes = self.reader.read(fat.checked_add(at)?, len).ok()?;
         let value = match self.bpb.kind {
+            Kind::Fat32 => entry(&self.pages.read::<4>(cluster.checked_mul(4)?).ok()?, Kind::Fat32, 0),
+            Kind::Fat16 => entry(&self.pages.read::<2>(cluster.checked_mul(2)?).ok()?, Kind::Fat16, 0),
             Kind::Fat12 => {
-                let pair = u64::from(Fields(bytes).u16(0).ok()?);
-                if cluster.is_multiple_of(2) { pair & 0xfff } else { pair >> 4 }
+                entry(&self.pages.read::<3>(cluster.checked_div(2)?.checked_mul(3)?).ok()?, Kind::Fat12, cluster % 2)
             }
-            kind => entry(bytes, kind, 0),
         };
         self.bpb.cluster_offset(value).map(|_| value)
     }
