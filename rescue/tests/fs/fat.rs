@@ -1,9 +1,15 @@
 //! FAT12, FAT16 and FAT32, made by mkfs.fat and filled by mtools.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    sync::atomic::Ordering,
+};
 
 use rescue::{
-    block::{Error, MemoryDisk, ReadAt},
+    block::{Error, MemoryDisk, ReadAt, file::FileDisk},
     extent::Extent,
     fs::{
         self as volume, Options, State, Survey,
@@ -450,4 +456,24 @@ fn the_fat_is_read_once_for_all_directories() {
     assert!(survey.widened.is_empty(), "{:?}", survey.widened);
     let read = forest.read.load(Ordering::Relaxed);
     assert!(read < forest.len() * 5 / 4, "{read} bytes were read of {}", forest.len());
+}
+
+#[test]
+fn holes_in_the_fat_are_not_read() {
+    const CLUSTERS: u32 = 60_000_000;
+    let shape = Forest { directories: CLUSTERS, length: 1, cluster: 4096 };
+    let bench = Bench::new();
+    let image = bench.blank("image", shape.len());
+    let file = File::options().write(true).open(&image).unwrap();
+    file.write_all_at(&shape.boot(), 0).unwrap();
+    let entries = |links: &[u32]| links.iter().flat_map(|link| link.to_le_bytes()).collect::<Vec<_>>();
+    file.write_all_at(&entries(&[0x0fff_fff8, 0x0fff_ffff, 0x0fff_ffff]), Forest::FAT).unwrap();
+    file.write_all_at(&entries(&[50_000_001, 0x0fff_ffff]), Forest::FAT + 200_000_000).unwrap();
+    let disk = Counting::new(FileDisk::open_source(image.as_ref(), None).unwrap());
+    let survey = volume::survey(&disk, &Options::default());
+    assert!(survey.widened.is_empty(), "{:?}", survey.widened);
+    assert_eq!(survey.usage.unwrap().free, u64::from(CLUSTERS - 3) * 4096);
+    assert_eq!(survey.allocated.total(), shape.data() + 3 * 4096);
+    let read = disk.read.load(Ordering::Relaxed);
+    assert!(read < 2 * MIB, "{read} bytes were read of a FAT of {}", shape.data());
 }

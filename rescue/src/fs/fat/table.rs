@@ -17,6 +17,8 @@ use crate::{
 
 /// Bytes of each copy held at once; a multiple of 3, so that no 12-bit entry pair is cut.
 const STEP: u64 = 192 << 10;
+/// Bytes of a FAT in which zeros are passed over at once; a part of [`STEP`], and a multiple of 3 as well.
+const BLOCK: usize = 192;
 
 /// What the copies of the FAT say, united.
 #[derive(Debug, Default)]
@@ -85,66 +87,120 @@ fn set(bits: &mut [u8], index: u64) {
 pub fn read(region: &dyn ReadAt, bpb: &Bpb) -> Result<Table, Error> {
     // At most 2^28 clusters, each inside the region: 32 MiB.
     let bytes = usize::try_from(bpb.clusters.div_ceil(8)).unwrap_or(0);
-    let (mut used, mut linked) = (vec![0u8; bytes], vec![0u8; bytes]);
-    let mut table = Table::default();
+    let mut scan = Scan { bpb, linked: vec![0; bytes], table: Table { used: vec![0; bytes], ..Table::default() } };
     let needed = bpb.clusters.saturating_add(2).saturating_mul(bpb.kind.bits()).div_ceil(8).min(bpb.fat_len);
+    let mut copies = Vec::new();
     let mut at = 0u64;
     while at < needed {
-        let len = STEP.min(needed.saturating_sub(at));
-        let copies = read_step(region, bpb, at, len)?;
-        let first = bpb.kind.entries_in(at);
-        let count = bpb.kind.entries_in(len);
-        for within in 0..count {
-            let cluster = first.saturating_add(within);
-            let Some(index) = cluster.checked_sub(2).filter(|index| *index < bpb.clusters) else { continue };
-            let bad = bpb.kind.bad();
-            let mut values = copies.iter().map(|(_, copy)| entry(copy, bpb.kind, within));
-            let first_value = values.next().unwrap_or(0);
-            let in_use = |value: u64| value != 0 && value != bad;
-            let (mut any, mut differs) = (in_use(first_value), false);
-            for value in values {
-                any |= in_use(value);
-                differs |= value != first_value;
-            }
-            if any {
-                set(&mut used, index);
-                for (_, copy) in &copies {
-                    if let Some(next) = entry(copy, bpb.kind, within).checked_sub(2).filter(|next| *next < bpb.clusters)
-                    {
-                        set(&mut linked, next);
-                    }
-                }
-            }
-            let counts = copies.iter().find(|(number, _)| *number == bpb.active);
-            let counts = counts.map_or(first_value, |(_, copy)| entry(copy, bpb.kind, within));
-            table.free = table.free.saturating_add(u64::from(counts == 0));
-            table.bad = table.bad.saturating_add(u64::from(counts == bad));
-            table.differing = table.differing.saturating_add(u64::from(differs));
+        let data = data_from(region, bpb, at).min(needed);
+        let data = data.saturating_sub(data % STEP);
+        if data > at {
+            scan.free(bpb.kind.entries_in(at), bpb.kind.entries_in(data));
+            at = data;
+            continue;
         }
+        let len = STEP.min(needed.saturating_sub(at));
+        read_step(region, bpb, at, len, &mut copies)?;
+        scan.step(bpb.kind.entries_in(at), bpb.kind.entries_in(len), &copies);
         at = at.saturating_add(len);
     }
-    for (used, linked) in used.iter_mut().zip(&linked) {
+    let Scan { linked, mut table, .. } = scan;
+    for (used, linked) in table.used.iter_mut().zip(&linked) {
         table.dangling = table.dangling.saturating_add(u64::from((linked & !*used).count_ones()));
         *used |= linked;
     }
-    table.used = used;
     Ok(table)
 }
 
-/// Reads the same part of every copy, with the copy's number; all must be readable.
-fn read_step(region: &dyn ReadAt, bpb: &Bpb, at: u64, len: u64) -> Result<Vec<(u64, Vec<u8>)>, Error> {
-    (0..bpb.fats)
-        .map(|number| {
-            let offset = fat_offset(bpb, number).saturating_add(at);
-            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-            region.read_exact_at(&mut bytes, offset)?;
-            Ok((number, bytes))
-        })
-        .collect()
+/// Returns where in the FATs, at or behind byte `at` of each, the first of them may hold anything but zeros. An image
+/// file of an empty volume of 1 TiB has gigabytes of holes there.
+fn data_from(region: &dyn ReadAt, bpb: &Bpb, at: u64) -> u64 {
+    let data = (0..bpb.fats).map(|number| {
+        let offset = fat_offset(bpb, number).saturating_add(at);
+        // Where this cannot be told, reading tells.
+        let data = region.next_data(offset).map(|data| data.map_or(u64::MAX, |data| data.start));
+        at.saturating_add(data.unwrap_or(offset).saturating_sub(offset))
+    });
+    data.min().unwrap_or(at)
 }
 
 const fn fat_offset(bpb: &Bpb, number: u64) -> u64 {
     bpb.fat_offset.saturating_add(number.saturating_mul(bpb.fat_len))
+}
+
+/// Reads the same part of every copy; all must be readable.
+fn read_step(region: &dyn ReadAt, bpb: &Bpb, at: u64, len: u64, copies: &mut Vec<Vec<u8>>) -> Result<(), Error> {
+    copies.resize_with(usize::try_from(bpb.fats).unwrap_or(0), Vec::new);
+    for (number, bytes) in (0..).zip(copies) {
+        bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+        region.read_exact_at(bytes, fat_offset(bpb, number).saturating_add(at))?;
+    }
+    Ok(())
+}
+
+/// A table in the making.
+struct Scan<'a> {
+    bpb: &'a Bpb,
+    linked: Vec<u8>,
+    table: Table,
+}
+
+impl Scan<'_> {
+    /// Counts entries that are 0 in every copy.
+    fn free(&mut self, from: u64, to: u64) {
+        let end = self.bpb.clusters.saturating_add(2);
+        let count = to.min(end).saturating_sub(from.max(2));
+        self.table.free = self.table.free.saturating_add(count);
+    }
+
+    /// Looks at `count` entries from `first` on.
+    fn step(&mut self, first: u64, count: u64, copies: &[Vec<u8>]) {
+        let kind = self.bpb.kind;
+        let counts = usize::try_from(self.bpb.active).ok().and_then(|active| copies.get(active)).or(copies.first());
+        let Some(counts) = counts else { return };
+        // Copies are the same nearly everywhere, and a copy that says the same says nothing.
+        let same = copies.iter().all(|copy| copy == counts);
+        let block = kind.entries_in(BLOCK as u64);
+        for (number, bytes) in (0u64..).zip(counts.chunks(BLOCK)) {
+            let from = number.saturating_mul(block);
+            let to = from.saturating_add(block).min(count);
+            if same && bytes.iter().all(|byte| *byte == 0) {
+                self.free(first.saturating_add(from), first.saturating_add(to));
+                continue;
+            }
+            for within in from..to {
+                let cluster = first.saturating_add(within);
+                let Some(index) = cluster.checked_sub(2).filter(|index| *index < self.bpb.clusters) else { continue };
+                let value = entry(counts, kind, within);
+                self.table.free = self.table.free.saturating_add(u64::from(value == 0));
+                self.table.bad = self.table.bad.saturating_add(u64::from(value == kind.bad()));
+                if same {
+                    if value != 0 && value != kind.bad() {
+                        self.used(index, value);
+                    }
+                } else {
+                    self.united(index, within, value, copies);
+                }
+            }
+        }
+    }
+
+    /// Takes an entry as all copies together have it.
+    fn united(&mut self, index: u64, within: u64, counts: u64, copies: &[Vec<u8>]) {
+        let kind = self.bpb.kind;
+        let values = || copies.iter().map(|copy| entry(copy, kind, within));
+        if values().any(|value| value != 0 && value != kind.bad()) {
+            values().for_each(|value| self.used(index, value));
+        }
+        self.table.differing = self.table.differing.saturating_add(u64::from(values().any(|value| value != counts)));
+    }
+
+    fn used(&mut self, index: u64, value: u64) {
+        set(&mut self.table.used, index);
+        if let Some(next) = value.checked_sub(2).filter(|next| *next < self.bpb.clusters) {
+            set(&mut self.linked, next);
+        }
+    }
 }
 
 /// Returns entry `index` of a part of a FAT, 0 where it lies beyond.
@@ -238,4 +294,68 @@ pub fn fsinfo_free(region: &dyn ReadAt, bpb: &Bpb) -> Option<u64> {
     let f = Fields(&bytes);
     let free = f.u32(488).ok().filter(|free| *free != u32::MAX)?;
     (f.has(0, b"RRaA") && f.has(484, b"rrAa")).then_some(u64::from(free))
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A volume of `clusters` clusters with `fats` FATs of the sort `kind`.
+    fn volume(kind: Kind, fats: u8, clusters: u16) -> Bpb {
+        let mut sector = [0; 512];
+        let mut put = |at: usize, bytes: &[u8]| sector[at..at + bytes.len()].copy_from_slice(bytes);
+        (put)(510, &[0x55, 0xaa]);
+        let sectors = clusters + 1 + u16::from(fats) * 100;
+        (put)(11, &[0, 2, 1, 1, 0, fats, 0, 0, sectors.to_le_bytes()[0], sectors.to_le_bytes()[1], 0xf8]);
+        (put)(if kind == Kind::Fat32 { 36 } else { 22 }, &[100, 0]);
+        let bpb = Bpb::parse(&sector).unwrap();
+        assert_eq!((bpb.kind, bpb.clusters), (kind, u64::from(clusters)));
+        bpb
+    }
+
+    proptest! {
+        #[test]
+        fn passing_over_zeros_and_equal_copies_changes_nothing(
+            kind in prop_oneof![Just((Kind::Fat12, 4000)), Just((Kind::Fat16, 5000)), Just((Kind::Fat32, 5000))],
+            fats in 1..4u8,
+            first in 0..4u64,
+            runs in proptest::collection::vec((0..700usize, proptest::collection::vec(any::<u8>(), 1..9)), 0..6),
+            bad in 0..90u64,
+            other in proptest::option::of((0..900usize, any::<u8>())),
+        ) {
+            let bpb = volume(kind.0, fats, kind.1);
+            let kind = bpb.kind;
+            let mut copy = vec![0u8; 768];
+            runs.iter().for_each(|(at, bytes)| copy[*at..*at + bytes.len()].copy_from_slice(bytes));
+            if kind == Kind::Fat32 {
+                let at = usize::try_from(bad).unwrap() * 4;
+                copy[at..at + 4].copy_from_slice(&0x0fff_fff7u32.to_le_bytes());
+            }
+            let mut copies = vec![copy; usize::from(fats)];
+            if let Some((at, value)) = other.filter(|(at, _)| *at < 768) {
+                copies.last_mut().unwrap()[at] = value;
+            }
+            let count = kind.entries_in(768);
+            let empty = || vec![0; 625];
+            let mut scan = Scan { bpb: &bpb, linked: empty(), table: Table { used: empty(), ..Table::default() } };
+            scan.step(first, count, &copies);
+
+            let (mut used, mut linked, mut free, mut bad, mut differing) = (empty(), empty(), 0, 0, 0);
+            for within in (0..count).filter(|within| first + within >= 2) {
+                let values = copies.iter().map(|copy| entry(copy, kind, within)).collect::<Vec<_>>();
+                free += u64::from(values[0] == 0);
+                bad += u64::from(values[0] == kind.bad());
+                differing += u64::from(values.iter().any(|value| *value != values[0]));
+                if values.iter().any(|value| *value != 0 && *value != kind.bad()) {
+                    set(&mut used, first + within - 2);
+                    values.iter().filter(|to| (2..bpb.clusters + 2).contains(*to)).for_each(|to| set(&mut linked, to - 2));
+                }
+            }
+            prop_assert_eq!((scan.table.used, scan.linked), (used, linked));
+            prop_assert_eq!((scan.table.free, scan.table.bad, scan.table.differing), (free, bad, differing));
+        }
+    }
 }
