@@ -69,8 +69,9 @@ impl Page {
         }
         let Self::Some { bits, set } = self else { return false };
         let (skip, behind) = (from / 64, from.saturating_add(count).div_ceil(64));
-        let words = (0u64..).step_by(64).zip(bits.iter_mut()).take(usize::try_from(behind).unwrap_or(0));
-        for (first, word) in words.skip(usize::try_from(skip).unwrap_or(0)) {
+        let range = usize::try_from(skip).unwrap_or(usize::MAX)..usize::try_from(behind).unwrap_or(usize::MAX);
+        let Some(words) = bits.get_mut(range) else { return false };
+        for (first, word) in (skip.saturating_mul(64)..).step_by(64).zip(words) {
             let low = from.saturating_sub(first).min(64);
             let high = from.saturating_add(count).saturating_sub(first).min(64);
             let below = |bits: u64| {
