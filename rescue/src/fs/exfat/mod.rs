@@ -85,6 +85,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, Doubt>
     });
     survey.notes = notes;
     survey.widened.extend(map::closed_gaps(min_gap));
+    survey.name_slack(boot.len, region);
     remark(&boot, &count, differing, &missing, &mut survey);
     Ok(survey)
 }

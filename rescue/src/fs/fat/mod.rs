@@ -87,6 +87,7 @@ fn try_survey(region: &dyn ReadAt, detected: &Detected) -> Result<Survey, String
     let (allocated, min_gap) = builder.finish();
     survey.allocated = allocated;
     survey.widened.extend(map::closed_gaps(min_gap));
+    survey.name_slack(bpb.len, region);
     remark(region, &bpb, &table, &mut survey);
     Ok(survey)
 }
