@@ -1,9 +1,9 @@
 //! Restores onto targets that hold some of the image already.
 
-use super::*;
+use super::{odd::Odd, *};
 use crate::{
     block::{
-        Error, Identity, ReadAt,
+        ReadAt,
         faulty::{FaultyDisk, Kind, Log, Op, Repeat},
     },
     job::Outcome,
@@ -151,60 +151,18 @@ fn frames_the_target_does_not_need_may_be_damaged() {
 
 /// A disk whose writes spoil the byte behind and the byte before them where they end within 4 KiB, as a medium may that
 /// reads and writes whole sectors and goes wrong in between. Not in the first MiB, which is read back after all else.
-struct Smearing(FileDisk);
-
-impl ReadAt for Smearing {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
-        self.0.read_exact_at(buf, offset)
-    }
-}
-
-impl Disk for Smearing {
-    fn sector_size(&self) -> SectorSize {
-        self.0.sector_size()
-    }
-
-    fn identity(&self) -> &Identity {
-        self.0.identity()
-    }
-
-    fn check_unchanged(&self) -> Result<(), Error> {
-        self.0.check_unchanged()
-    }
-}
-
-impl TargetDisk for Smearing {
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
+fn smearing(disk: FileDisk) -> Odd {
+    Odd::new(disk).writing(|disk, buf, offset| {
         let end = offset + buf.len() as u64;
         for (border, at) in [(offset, offset.saturating_sub(1)), (end, end)] {
-            if !border.is_multiple_of(4096) && (MIB + 1..self.len()).contains(&border) {
+            if !border.is_multiple_of(4096) && (MIB + 1..disk.len()).contains(&border) {
                 let mut byte = [0];
-                self.0.read_exact_at(&mut byte, at)?;
-                self.0.write_all_at(&[byte[0] ^ 1], at)?;
+                disk.read_exact_at(&mut byte, at)?;
+                disk.write_all_at(&[byte[0] ^ 1], at)?;
             }
         }
-        self.0.write_all_at(buf, offset)
-    }
-
-    fn write_zeros(&self, range: Extent) -> Result<(), Error> {
-        self.0.write_zeros(range)
-    }
-
-    fn sync(&self) -> Result<(), Error> {
-        self.0.sync()
-    }
-
-    fn drop_caches(&self) -> Result<(), Error> {
-        self.0.drop_caches()
-    }
-
-    fn reread_table(&self) -> Result<(), Error> {
-        self.0.reread_table()
-    }
+        disk.write_all_at(buf, offset)
+    })
 }
 
 #[test]
@@ -216,9 +174,9 @@ fn what_a_write_passes_over_is_read_back_although_it_was_equal() {
     fs::write(bench.path("source"), disk).unwrap();
     assert_eq!(bench.capture(bench.source()).outcome, Outcome::Complete);
     assert_eq!(bench.restore(bench.target(DISK)).outcome, Outcome::Complete);
-    assert_eq!(bench.restore(Smearing(bench.target_as_is())).outcome, Outcome::Complete, "nothing is written there");
+    assert_eq!(bench.restore(smearing(bench.target_as_is())).outcome, Outcome::Complete, "nothing is written there");
     bench.scratch(start + 5 * MIB);
-    let report = bench.restore(Smearing(bench.target_as_is()));
+    let report = bench.restore(smearing(bench.target_as_is()));
     assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
     assert!(report.error.as_deref().is_some_and(|error| error.contains("reads back")), "{report:?}");
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::*;
+use super::{odd::Odd, *};
 use crate::{
     block::{
-        Discard, Error, Identity, MemoryDisk, ReadAt,
+        Discard, MemoryDisk,
         faulty::{FaultyDisk, Kind, Log, Op, Repeat},
         read_vec,
     },
@@ -120,52 +120,8 @@ fn zeroing_again_writes_nothing_again() {
 }
 
 /// A disk that says that it zeroed some bytes and did not, and that cannot discard.
-struct Idle(FileDisk, Extent);
-
-impl ReadAt for Idle {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
-        self.0.read_exact_at(buf, offset)
-    }
-}
-
-impl Disk for Idle {
-    fn sector_size(&self) -> SectorSize {
-        self.0.sector_size()
-    }
-
-    fn identity(&self) -> &Identity {
-        self.0.identity()
-    }
-
-    fn check_unchanged(&self) -> Result<(), Error> {
-        self.0.check_unchanged()
-    }
-}
-
-impl TargetDisk for Idle {
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
-        self.0.write_all_at(buf, offset)
-    }
-
-    fn write_zeros(&self, range: Extent) -> Result<(), Error> {
-        if range.overlaps(self.1) { Ok(()) } else { self.0.write_zeros(range) }
-    }
-
-    fn sync(&self) -> Result<(), Error> {
-        self.0.sync()
-    }
-
-    fn drop_caches(&self) -> Result<(), Error> {
-        self.0.drop_caches()
-    }
-
-    fn reread_table(&self) -> Result<(), Error> {
-        self.0.reread_table()
-    }
+fn idle(disk: FileDisk, hole: Extent) -> Odd {
+    Odd::new(disk).zeroing(move |disk, range| if range.overlaps(hole) { Ok(()) } else { disk.write_zeros(range) })
 }
 
 #[test]
@@ -174,10 +130,10 @@ fn free_bytes_that_were_not_zeroed_are_found_by_reading_back() {
     bench.capture(bench.source());
     let hole = untouched(&bench).iter().max_by_key(|extent| extent.len()).unwrap();
     let job = RestoreJob { free: Some(Free::Zero), ..bench.restore_job() };
-    let report = bench.plan(&job, Idle(bench.target(DISK), hole)).run(&Silent, &Cancel::new());
+    let report = bench.plan(&job, idle(bench.target(DISK), hole)).run(&Silent, &Cancel::new());
     assert_eq!(report.outcome, Outcome::Failed);
     assert!(report.error.as_deref().is_some_and(|error| error.contains("zero was written")), "{report:?}");
-    assert_eq!(bench.restore(Idle(bench.target(DISK), hole)).outcome, Outcome::Complete, "nobody asked for zeros");
+    assert_eq!(bench.restore(idle(bench.target(DISK), hole)).outcome, Outcome::Complete, "nobody asked for zeros");
 }
 
 #[test]
@@ -192,7 +148,7 @@ fn the_plan_says_what_becomes_of_free_bytes() {
     type Make<'a> = &'a dyn Fn() -> Box<dyn TargetDisk>;
     let file: Make<'_> = &|| Box::new(bench.target(LARGER));
     let memory: Make<'_> = &|| Box::new(MemoryDisk::new(noise(7, LARGER), SectorSize::B512));
-    let idle: Make<'_> = &|| Box::new(Idle(bench.target(LARGER), Extent::new(0, 0)));
+    let idle: Make<'_> = &|| Box::new(idle(bench.target(LARGER), Extent::new(0, 0)));
     for (free, target, want) in [
         (None, file, "; leave "),
         (None, file, "MiB free, but zero old signatures"),

@@ -4,6 +4,7 @@ mod delta;
 mod export;
 mod faults;
 mod free;
+mod odd;
 mod round_trip;
 
 use std::{
